@@ -1,0 +1,277 @@
+/* The engine: tokens in, tokens out.
+ *
+ * It knows a model file, its tokens, their KV and the dialect that turns roles, thoughts, calls and
+ * results into tokens. It knows nothing of tools' effects, runs or logs.
+ *
+ * The numeric contract: the logits after a token are a pure function of the model file and the token
+ * ids up to it, whatever the chunking, the threads, the vector width, the batch, the restart.
+ *
+ * Objects: weft_model (weights, tokenizer, backend; one per process, many timelines), weft_timeline (one
+ * run's ids and KV, append-only), weft_dialect (how this family writes turns), weft_turn (recognises
+ * one sampled turn and constrains it). A model and its timelines belong to one thread at a time.
+ */
+#ifndef WEFT_ENGINE_H
+#define WEFT_ENGINE_H
+
+#include "base/base.h"
+#include "schemas/schema.h"
+
+/* ---- model ---- */
+
+typedef struct weft_model weft_model;
+
+typedef enum weft_kv_type { WEFT_KV_F16 = 0, WEFT_KV_F32 = 1 } weft_kv_type;
+
+/* Called during long work: done of total units of `what` ("load", "prefill"). Non-zero stops it with
+ * WEFT_E_INTERRUPTED; what was evaluated until then stays valid. */
+typedef int (*weft_progress)(void *context, const char *what, int64_t done, int64_t total);
+
+typedef struct weft_engine_options {
+    const char *isa;        /* "scalar", "avx2", "avx512"; NULL: the best this CPU has */
+    int threads;            /* 0: the cores this process may use */
+    weft_kv_type kv_type;
+    int64_t context;        /* most tokens on a timeline; 0: the model's own context length */
+    int chunk;              /* prefill chunk in tokens; 0: chosen by the engine. Never visible in logits */
+    bool vocab_only;        /* tokenizer and metadata, no weights */
+    weft_progress progress; /* may be NULL */
+    void *progress_context;
+} weft_engine_options;
+
+/* Maps and prepares the file. WEFT_E_MODEL: not a GGUF, damaged, unknown architecture, type or
+ * tokenizer (named), too large for memory. options may be NULL. */
+weft_status weft_model_open(weft_model **out, const char *path, const weft_engine_options *options,
+                            weft_error *err);
+void weft_model_close(weft_model *model);
+
+typedef struct weft_model_info {
+    const char *path, *name, *architecture, *tokenizer, *pre; /* borrowed; name "" if the file has none */
+    const char *quantisation;    /* most common weight type: "Q4_K" */
+    const char *chat_template;   /* NUL-terminated or NULL */
+    const char *backend;         /* "cpu-avx512" */
+    int threads;
+    int64_t n_params, n_vocab, n_layer, n_embd, n_head, n_head_kv, context_length, context;
+    size_t file_bytes, weight_bytes; /* on disk; in memory after repacking */
+    size_t kv_page_bytes;            /* 64 positions */
+    weft_kv_type kv_type;
+    uint8_t fingerprint[WEFT_DIGEST_BYTES]; /* of the file, cheap: see gguf.h */
+} weft_model_info;
+const weft_model_info *weft_model_get_info(const weft_model *model);
+/* Tensor types with counts and bytes: {"Q4_K":[169,bytes],...} as a cJSON object, caller frees. */
+cJSON *weft_model_tensor_types(const weft_model *model);
+/* Bytes of memory a run of n tokens needs beyond the weights (KV and scratch). */
+size_t weft_model_memory(const weft_model *model, int64_t n_tokens);
+
+/* ---- text and ids ---- */
+
+typedef enum weft_trust {
+    WEFT_TRUSTED, /* control and user-defined tokens match: template text only */
+    WEFT_PLAIN,   /* user-defined match, control do not */
+    WEFT_FOREIGN  /* neither control tokens nor the dialect's delimiters match */
+} weft_trust;
+
+typedef enum weft_segment {
+    WEFT_SYSTEM,
+    WEFT_USER,
+    WEFT_THOUGHT,
+    WEFT_CALL,
+    WEFT_RESULT,
+    WEFT_ANSWER
+} weft_segment;
+const char *weft_segment_name(weft_segment segment); /* "system" ... */
+
+typedef struct weft_span {
+    const char *text;
+    size_t size;
+    weft_trust trust;
+    weft_segment segment; /* label only */
+} weft_span;
+
+/* Ids of the concatenated spans; no BOS is added. out_from as in tokenizer.h, may be NULL. */
+weft_status weft_encode(const weft_model *model, const weft_span *spans, size_t n_spans,
+                        int32_t **out_ids, size_t **out_from, size_t *out_n, weft_error *err);
+/* Appends the bytes of the ids (may be cut UTF-8); control tokens as their text if with_control. */
+void weft_decode(const weft_model *model, const int32_t *ids, size_t n, bool with_control,
+                 weft_buffer *out);
+/* A notice about the vocabulary worth telling the user ("the bytes ... cannot be written"), or NULL. */
+const char *weft_model_vocabulary_notice(const weft_model *model);
+
+/* ---- timeline ---- */
+
+typedef struct weft_timeline weft_timeline;
+
+/* Opens a timeline over known ids (n may be 0). kv_dir: directory of its page file, created if
+ * missing; NULL keeps pages in memory only. Pages whose digest matches model, KV type and these ids are
+ * taken over; the rest of the ids counts as pending. The file is locked: WEFT_E_STORAGE if another
+ * process has it. */
+weft_status weft_timeline_open(weft_timeline **out, weft_model *model, const char *kv_dir,
+                               const int32_t *ids, size_t n, weft_error *err);
+/* Seals the last, partial page so that a later open takes it over, then closes. NULL allowed. */
+void weft_timeline_close(weft_timeline *timeline);
+
+/* Adds ids; they are pending until evaluated. WEFT_E_LIMIT if the context would overflow. */
+weft_status weft_timeline_append(weft_timeline *timeline, const int32_t *ids, size_t n,
+                                 weft_error *err);
+/* Evaluates all pending ids. progress may be NULL. */
+weft_status weft_timeline_evaluate(weft_timeline *timeline, weft_progress progress, void *context,
+                                   weft_error *err);
+/* As _evaluate, and calls visit(context, position, logits [n_vocab]) for every position evaluated. */
+weft_status weft_timeline_evaluate_each(weft_timeline *timeline,
+                                        void (*visit)(void *context, int64_t position,
+                                                      const float *logits),
+                                        void *context, weft_error *err);
+int64_t weft_timeline_length(const weft_timeline *timeline);
+int64_t weft_timeline_pending(const weft_timeline *timeline);
+const int32_t *weft_timeline_ids(const weft_timeline *timeline);
+/* Tokens taken over from pages at open; tokens evaluated on this page file by all processes so far
+ * (kept in the file, survives kill -9; in memory-only mode: by this object). */
+int64_t weft_timeline_restored(const weft_timeline *timeline);
+int64_t weft_timeline_evaluated(const weft_timeline *timeline);
+/* Called when a page of 64 positions is complete and its digest is in the file. */
+typedef weft_status (*weft_page_visit)(void *context, int64_t page,
+                                       const uint8_t digest[WEFT_DIGEST_BYTES], weft_error *err);
+void weft_timeline_on_page(weft_timeline *timeline, weft_page_visit visit, void *context);
+
+/* Logits after the last evaluated token, [n_vocab]; NULL before the first evaluation in this process
+ * (after a restore, evaluation of at least one pending token is needed: keep the last sampled id
+ * pending when stopping; if every id was restored, _evaluate computes the last position again). */
+const float *weft_timeline_logits(const weft_timeline *timeline);
+
+/* ---- sampling ---- */
+
+typedef struct weft_sampler {
+    double temperature;    /* 0: the largest logit, ties by the lower id */
+    int top_k;             /* 0: off */
+    double top_p;          /* 1: off */
+    double min_p;          /* 0: off */
+    double repeat_penalty; /* 1: off; over the last 64 tokens */
+    uint64_t seed;
+} weft_sampler;
+
+/* Allowed ids: bit id of word id / 32. */
+typedef struct weft_mask {
+    const uint32_t *allowed; /* [(n_vocab + 31) / 32] */
+    size_t n_allowed;
+} weft_mask;
+
+/* Draws the next id from the current logits; the draw depends on (seed, position) alone. mask may be
+ * NULL. Nothing is appended. out_logprob (may be NULL): of the drawn id, before masking and
+ * temperature. WEFT_E_MODEL if a logit is not finite. */
+weft_status weft_timeline_sample(const weft_timeline *timeline, const weft_sampler *sampler,
+                                 const weft_mask *mask, int32_t *out_id, float *out_logprob,
+                                 weft_error *err);
+
+/* ---- dialect ---- */
+
+typedef struct weft_dialect weft_dialect;
+
+/* name NULL: chosen by architecture, vocabulary and chat template. Known: "qwen", "chatml".
+ * WEFT_E_USAGE lists the known; WEFT_E_MODEL if the vocabulary lacks what it needs. */
+weft_status weft_dialect_open(weft_dialect **out, const weft_model *model, const char *name,
+                              weft_error *err);
+void weft_dialect_close(weft_dialect *dialect);
+const char *weft_dialect_name(const weft_dialect *dialect);
+/* True if the family has thinking tokens (<think>). */
+bool weft_dialect_thinks(const weft_dialect *dialect);
+
+/* Labelled text that a dialect writes: spans over one owned text. */
+typedef struct weft_script {
+    weft_buffer text;
+    weft_span *span; /* [n]; text pointers are set by weft_script_spans */
+    size_t n, capacity;
+} weft_script;
+void weft_script_free(weft_script *script);
+
+typedef enum weft_think { WEFT_THINK_AUTO, WEFT_THINK_ON, WEFT_THINK_OFF } weft_think;
+
+/* Whole conversations, for `render` and servers: {"messages","tools","add_generation_prompt",
+ * "thinking"} in OpenAI's form, byte for byte as the model's own template. */
+weft_status weft_dialect_render(const weft_dialect *dialect, const cJSON *request, weft_script *out,
+                                weft_error *err);
+/* The opening of a run: system text (NULL: the family's default), tool definitions (OpenAI array or
+ * NULL), the user's text, and the generation prompt. */
+weft_status weft_dialect_begin(const weft_dialect *dialect, const char *system, const cJSON *tools,
+                               const char *user, weft_think think, weft_script *out,
+                               weft_error *err);
+typedef struct weft_result_text {
+    const char *name; /* tool */
+    const char *text; /* foreign */
+} weft_result_text;
+/* What follows a sampled turn with calls: its closing (if `ended` is false the end token is written
+ * too), the results in call order, the generation prompt. `note` (NULL or weft's own words to the model)
+ * stands after the results. */
+weft_status weft_dialect_results(const weft_dialect *dialect, bool ended,
+                                 const weft_result_text *results, size_t n, const char *note,
+                                 weft_think think, weft_script *out, weft_error *err);
+/* What follows a finished turn when the user speaks again. */
+weft_status weft_dialect_user(const weft_dialect *dialect, bool ended, const char *user,
+                              weft_think think, weft_script *out, weft_error *err);
+/* Encodes a script; out_segment (malloc'd, may be NULL) labels each id with its span's segment. */
+weft_status weft_script_encode(const weft_model *model, weft_script *script, int32_t **out_ids,
+                               weft_segment **out_segment, size_t *out_n, weft_error *err);
+
+/* ---- one sampled turn ---- */
+
+typedef struct weft_turn weft_turn;
+
+typedef enum weft_choice {
+    WEFT_CHOICE_AUTO,
+    WEFT_CHOICE_REQUIRED, /* the turn must reach a call */
+    WEFT_CHOICE_NONE      /* call openers are masked */
+} weft_choice;
+
+typedef struct weft_turn_tool {
+    const char *name;
+    const weft_schema *schema; /* of the arguments; NULL: any object */
+} weft_turn_tool;
+
+typedef struct weft_turn_options {
+    const weft_turn_tool *tools; /* [n_tools], borrowed for the turn's life */
+    size_t n_tools;
+    weft_choice choice;
+    const char *only;            /* with REQUIRED: this tool; NULL: any */
+    weft_think think;
+    int64_t think_budget;        /* most tokens of thought; 0: no limit */
+} weft_turn_options;
+
+/* The generation prompt must be on the timeline already. Grammar compilation is cached in the dialect
+ * by tool set, so that turns after the first are free. */
+weft_status weft_turn_begin(weft_turn **out, weft_dialect *dialect, const weft_turn_options *options,
+                            weft_error *err);
+void weft_turn_free(weft_turn *turn);
+/* What may be sampled next; NULL: anything. Borrowed until the next accept. */
+const weft_mask *weft_turn_mask(weft_turn *turn);
+
+typedef struct weft_turn_delta {
+    weft_segment segment;  /* of the text below: THOUGHT (prose too, until the turn is known), CALL, ANSWER */
+    const char *text;      /* whole UTF-8 characters that became visible, "" if none; borrowed */
+    bool call_complete;    /* a call was completed by this token */
+    bool ended;            /* the turn is over: an end token, or nothing may follow */
+} weft_turn_delta;
+/* Takes the id that was sampled (or forced, on replay). WEFT_E_INVALID if the mask forbids it. */
+weft_status weft_turn_accept(weft_turn *turn, int32_t id, weft_turn_delta *out, weft_error *err);
+
+typedef struct weft_turn_segment {
+    weft_segment segment;
+    size_t from, n;   /* ids of the turn, from 0; the segments cover the turn without gaps */
+    const char *text; /* UTF-8 (scrubbed), delimiters and control tokens left out */
+} weft_turn_segment;
+
+typedef struct weft_turn_call {
+    const char *name;   /* "" if it could not be read */
+    cJSON *arguments;   /* object; NULL if malformed */
+    const char *raw;    /* the text as sampled */
+    const char *error;  /* NULL, or the words for the model: what is wrong and what to write */
+} weft_turn_call;
+
+typedef struct weft_turn_result {
+    const weft_turn_segment *segment;
+    size_t n_segment;
+    const weft_turn_call *call;
+    size_t n_call;
+    bool ended;         /* by an end token (false: cut by a limit) */
+} weft_turn_result;
+/* Closes the turn and says what it was. Prose before a call is thought; a turn without a call is an
+ * answer. Borrowed until weft_turn_free. */
+weft_status weft_turn_finish(weft_turn *turn, const weft_turn_result **out, weft_error *err);
+
+#endif

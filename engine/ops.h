@@ -1,0 +1,124 @@
+/* The backend table: every operation a model graph is made of. Private to engine/.
+ *
+ * A graph (arch/) is a sequence of these calls over row-major float32 activations [n][dim], n tokens
+ * at a time. A backend (cpu/, later cuda/) implements the table; the graph never looks behind it.
+ * All tokens of a call are independent of each other: the result for one does not depend on n, nor on
+ * which others are there, nor on the threads (the numeric contract).
+ *
+ * Weights are repacked at load with lanes over rows (docs/engine.md): a row's float sum is sequential
+ * over its blocks of 32 columns, products inside a block are exact integers against activations
+ * quantised per block of 32 (Q types), or float32 FMAs in column order (F32, F16, BF16).
+ */
+#ifndef WEFT_ENGINE_OPS_H
+#define WEFT_ENGINE_OPS_H
+
+#include "engine/engine.h"
+#include "engine/gguf.h"
+
+typedef struct weft_backend weft_backend;
+typedef struct weft_weight weft_weight; /* a repacked matrix [rows][columns] */
+
+enum { WEFT_PAGE = 64 }; /* positions in a KV page */
+
+/* One page holds, for each layer, for each KV head: keys transposed [key_dim][64], then values
+ * [64][value_dim]; elements of `type`. Lanes run over positions for scores, over dims for values. */
+typedef struct weft_kv_layout {
+    weft_kv_type type;
+    uint32_t n_layer, n_head_kv, key_dim, value_dim;
+} weft_kv_layout;
+
+static inline size_t weft_kv_element(const weft_kv_layout *l)
+{
+    return l->type == WEFT_KV_F32 ? 4 : 2;
+}
+static inline size_t weft_kv_head_bytes(const weft_kv_layout *l)
+{
+    return (size_t)WEFT_PAGE * (l->key_dim + l->value_dim) * weft_kv_element(l);
+}
+static inline size_t weft_kv_page_bytes(const weft_kv_layout *l)
+{
+    return weft_kv_head_bytes(l) * l->n_head_kv * l->n_layer;
+}
+/* Offset of the keys of (layer, head) in a page; the values follow 64 * key_dim elements later. */
+static inline size_t weft_kv_offset(const weft_kv_layout *l, uint32_t layer, uint32_t head)
+{
+    return weft_kv_head_bytes(l) * ((size_t)layer * l->n_head_kv + head);
+}
+
+/* Where a token of a call stands: its timeline's pages and its absolute position. */
+typedef struct weft_row {
+    void *const *page; /* [position / 64 + 1] page addresses of its timeline */
+    int64_t position;
+} weft_row;
+
+typedef enum weft_rope_kind {
+    WEFT_ROPE_NEOX,       /* pairs (i, i + d/2) */
+    WEFT_ROPE_INTERLEAVED /* pairs (2i, 2i + 1) */
+} weft_rope_kind;
+
+typedef enum weft_activation { WEFT_SILU, WEFT_GELU_TANH } weft_activation;
+
+typedef struct weft_attention {
+    const weft_kv_layout *layout;
+    uint32_t layer, n_head; /* n_head % n_head_kv == 0 */
+    float scale;
+    int64_t window;     /* 0: all earlier positions; else key j is visible to i if i - j < window */
+    const weft_row *row; /* [n] */
+    size_t n;
+    const float *q; /* [n][n_head][key_dim] */
+    float *out;     /* [n][n_head][value_dim] */
+} weft_attention;
+
+typedef struct weft_ops {
+    const char *name; /* "cpu-avx512" */
+
+    /* Repacks a 2-d tensor (dim[0] = columns, dim[1] = rows). The tensor's bytes are not needed after. */
+    weft_status (*weight_new)(weft_backend *, const weft_tensor *, weft_weight **out, weft_error *);
+    void (*weight_free)(weft_weight *);
+    size_t (*weight_bytes)(const weft_weight *);
+
+    /* Scratch for calls of up to n tokens and matrices up to max_columns, max_heads * head_dim wide: no other op allocates. */
+    weft_status (*reserve)(weft_backend *, size_t n, size_t max_columns, weft_error *);
+
+    /* out[t] = scale * dequantised row ids[t] of table; [n][columns] */
+    void (*embed)(weft_backend *, const weft_tensor *table, const int32_t *ids, size_t n,
+                  float scale, float *out);
+    /* y[i][t] = W_i x[t] + bias_i for n_w matrices of the same columns; bias[i] may be NULL.
+     * x [n][columns], y[i] [n][rows_i] */
+    void (*matmul)(weft_backend *, const weft_weight *const *w, const float *const *bias,
+                   float *const *y, size_t n_w, const float *x, size_t n);
+    /* out[t] = act(W_gate x[t]) * (W_up x[t]); [n][rows] */
+    void (*gated)(weft_backend *, const weft_weight *gate, const weft_weight *up,
+                  weft_activation act, const float *x, size_t n, float *out);
+    /* y[r] = x[r] / sqrt(mean(x[r]^2) + eps) * w; rows of dim; x == y allowed */
+    void (*rms_norm)(weft_backend *, const float *x, const float *w, float eps, size_t rows,
+                     size_t dim, float *y);
+    /* In place on x [n][heads][head_dim]: rotates the first rope_dim of each head. inv_freq
+     * [rope_dim / 2] in double; the angle is position * inv_freq[i], cos and sin are ours, in double,
+     * rounded to float32 and times `magnitude`. */
+    void (*rope)(weft_backend *, float *x, const weft_row *row, size_t n, size_t heads,
+                 size_t head_dim, size_t rope_dim, weft_rope_kind kind, const double *inv_freq,
+                 float magnitude);
+    /* Writes k [n][n_head_kv][key_dim] and v [n][n_head_kv][value_dim] at each token's position. */
+    void (*kv_write)(weft_backend *, const weft_kv_layout *, uint32_t layer, const weft_row *row,
+                     size_t n, const float *k, const float *v);
+    /* Causal attention of each token over its timeline up to and including its own position. */
+    void (*attention)(weft_backend *, const weft_attention *);
+    /* x[i] += y[i] */
+    void (*add)(weft_backend *, float *x, const float *y, size_t n);
+} weft_ops;
+
+/* isa NULL: the best of this CPU. WEFT_E_USAGE for an unknown one, WEFT_E_MODEL if the CPU lacks it. */
+weft_status weft_cpu_backend_new(weft_backend **out, const weft_ops **out_ops, const char *isa,
+                                 int threads, weft_error *err);
+void weft_cpu_backend_free(weft_backend *backend);
+int weft_cpu_backend_threads(const weft_backend *backend);
+
+/* Deterministic mathematics used outside the kernels too (sampling, reference checks): the same
+ * operations at each vector width. */
+float weft_expf(float x); /* accurate to about 1 ulp on [-104, 88]; 0 below; exp(-inf) = 0 */
+/* out[i] = exp(x[i] - max); returns the sum in a fixed order (16 strided partial sums, then a tree). */
+float weft_softmax_sum(const float *x, size_t n, float max, float *out);
+double weft_pow(double base, double exponent); /* base > 0 */
+
+#endif
