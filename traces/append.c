@@ -2,10 +2,10 @@
  *
  * Two kinds of commit, by SQLite's `synchronous` setting of the moment:
  *   FULL    the WAL is on the disk when the call returns: every durable event, every event that
- *           brings a blob, and a batched one that comes a second or more after the last of this
- * kind; NORMAL  the WAL has been written but not synced: the other batched events. Readers see them
- * at once and kill -9 does not lose them; a power cut may lose those of the last second. The sync
- * of a FULL commit covers every earlier byte of the WAL, so order is never lost either.
+ *           brings a blob, and a batched one that comes a second or more after the last of this kind;
+ *   NORMAL  the WAL has been written but not synced: the other batched events. Readers see them at
+ *           once and kill -9 does not lose them; a power cut may lose those of the last second.
+ * The sync of a FULL commit covers every earlier byte of the WAL, so order is never lost either.
  * Measured (docs/trace.md): 27 us for NORMAL, 150 us for FULL. One open transaction over many events
  * was tried: 10 us instead of 27, for which readers lag, a crash loses the tail, and a full disk is
  * reported for the wrong event.
@@ -21,7 +21,8 @@
 
 static const int64_t SYNC_NS = 1000000000;
 
-weft_status trace_writable(const weft_trace *t, weft_error *err) {
+weft_status trace_writable(const weft_trace *t, weft_error *err)
+{
     if (t->broken)
         return weft_fail(err, WEFT_E_STORAGE,
                          "append to %s: refused, since an earlier append failed (%s)", t->path,
@@ -31,7 +32,8 @@ weft_status trace_writable(const weft_trace *t, weft_error *err) {
     return WEFT_OK;
 }
 
-weft_status trace_break(weft_trace *t, weft_error *err) {
+weft_status trace_break(weft_trace *t, weft_error *err)
+{
     /* the rollback may find that SQLite has rolled back already */
     sqlite3_exec(t->db, "ROLLBACK", NULL, NULL, NULL);
     t->in_transaction = false;
@@ -40,7 +42,8 @@ weft_status trace_break(weft_trace *t, weft_error *err) {
 }
 
 /* Not inside a transaction: SQLite refuses it there. */
-static weft_status set_full_sync(weft_trace *t, bool full, weft_error *err) {
+static weft_status set_full_sync(weft_trace *t, bool full, weft_error *err)
+{
     if (t->full_sync == full) return WEFT_OK;
     weft_status status = trace_exec(
         t->db, full ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL", WEFT_E_STORAGE, err);
@@ -48,7 +51,8 @@ static weft_status set_full_sync(weft_trace *t, bool full, weft_error *err) {
     return status;
 }
 
-weft_status trace_begin(weft_trace *t, weft_error *err) {
+weft_status trace_begin(weft_trace *t, weft_error *err)
+{
     if (t->in_transaction) return WEFT_OK;
     weft_status status = set_full_sync(t, true, err);
     if (!status) status = trace_exec(t->db, "BEGIN IMMEDIATE", WEFT_E_STORAGE, err);
@@ -58,7 +62,8 @@ weft_status trace_begin(weft_trace *t, weft_error *err) {
 
 /* The insert and its commit. */
 static weft_status store(weft_trace *t, const trace_header *h, const uint8_t *salt, bool full,
-                         weft_error *err) {
+                         weft_error *err)
+{
     if (WEFT_FAULT_POINT("trace.append"))
         return weft_fail(err, WEFT_E_STORAGE, "append event %lld: fault trace.append",
                          (long long)h->seq);
@@ -81,7 +86,8 @@ static weft_status store(weft_trace *t, const trace_header *h, const uint8_t *sa
 }
 
 /* The event as the tap will see it; made before the insert, since nothing may fail after it. */
-static weft_status line_make(weft_trace *t, const trace_header *h, weft_error *err) {
+static weft_status line_make(weft_trace *t, const trace_header *h, weft_error *err)
+{
     weft_buffer_clear(&t->line);
     weft_buffer_puts(&t->line, "{\"body\":");
     weft_buffer_append(&t->line, t->body.data, t->body.size);
@@ -92,7 +98,8 @@ static weft_status line_make(weft_trace *t, const trace_header *h, weft_error *e
 
 /* Everything that can be wrong with the caller's part, before anything is touched. */
 static weft_status event_make(weft_trace *t, const char *type, const char *span, const cJSON *body,
-                              const uint8_t *salt, trace_header *h, weft_error *err) {
+                              const uint8_t *salt, trace_header *h, weft_error *err)
+{
     if (!trace_type_ok(type))
         return weft_fail(err, WEFT_E_INVALID, "event type '%.64s': it is no lower-case name", type);
     if (!trace_span_ok(span))
@@ -121,7 +128,8 @@ static weft_status event_make(weft_trace *t, const char *type, const char *span,
 
 weft_status weft_trace_append(weft_trace *trace, const char *type, const char *span,
                               const cJSON *body, weft_durability durability, int64_t *out_seq,
-                              weft_error *err) {
+                              weft_error *err)
+{
     uint8_t salt[WEFT_SALT_BYTES];
     trace_header h;
     weft_error why;

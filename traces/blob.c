@@ -13,7 +13,8 @@ static const size_t BLOB_BYTES = (size_t)1 << 29;
 enum { ZSTD_LEVEL = 3 };
 
 /* Compresses into out. */
-static weft_status compress(const void *bytes, size_t n, weft_buffer *out, weft_error *err) {
+static weft_status compress(const void *bytes, size_t n, weft_buffer *out, weft_error *err)
+{
     size_t bound = ZSTD_compressBound(n);
     char *to = weft_buffer_reserve(out, bound);
     if (!to) return weft_buffer_ok(out, err);
@@ -25,7 +26,8 @@ static weft_status compress(const void *bytes, size_t n, weft_buffer *out, weft_
 }
 
 static weft_status insert(weft_trace *t, const uint8_t *digest, const weft_buffer *z,
-                          weft_error *err) {
+                          weft_error *err)
+{
     sqlite3_stmt *q = NULL;
     weft_status status = trace_begin(t, err);
     if (status) return status;
@@ -40,7 +42,8 @@ static weft_status insert(weft_trace *t, const uint8_t *digest, const weft_buffe
 }
 
 weft_status weft_trace_put_blob(weft_trace *trace, const void *bytes, size_t n,
-                                uint8_t out_sha256[WEFT_DIGEST_BYTES], weft_error *err) {
+                                uint8_t out_sha256[WEFT_DIGEST_BYTES], weft_error *err)
+{
     uint8_t digest[WEFT_DIGEST_BYTES];
     weft_buffer z = WEFT_BUFFER_INIT;
     weft_error why;
@@ -64,7 +67,8 @@ done:
 
 /* The frame's content, appended to out and checked against its name. */
 static weft_status restore(const void *z, size_t n_z, const uint8_t *sha256, const char *hex,
-                           weft_buffer *out, weft_error *err) {
+                           weft_buffer *out, weft_error *err)
+{
     uint8_t digest[WEFT_DIGEST_BYTES];
     unsigned long long size = ZSTD_getFrameContentSize(z, n_z);
     if (size > BLOB_BYTES) /* also the two error values */
@@ -84,7 +88,8 @@ static weft_status restore(const void *z, size_t n_z, const uint8_t *sha256, con
 }
 
 weft_status weft_trace_get_blob(weft_trace *trace, const uint8_t sha256[WEFT_DIGEST_BYTES],
-                                weft_buffer *out, weft_error *err) {
+                                weft_buffer *out, weft_error *err)
+{
     char hex[WEFT_DIGEST_HEX_BYTES];
     sqlite3_stmt *q = NULL;
     weft_status status = WEFT_OK;

@@ -7,34 +7,40 @@
 enum { BODY_DEPTH = 200 }; /* what weft_json_parse reads back */
 
 /* 1 to max characters, each of them in `allowed` */
-static bool made_of(const char *text, const char *allowed, size_t max) {
+static bool made_of(const char *text, const char *allowed, size_t max)
+{
     size_t n = strlen(text);
     return n >= 1 && n <= max && strspn(text, allowed) == n;
 }
 
-bool trace_run_ok(const char *run) {
+bool trace_run_ok(const char *run)
+{
     return made_of(run, "abcdefghijklmnopqrstuvwxyz0123456789-", TRACE_RUN_BYTES);
 }
 
-bool trace_type_ok(const char *type) {
+bool trace_type_ok(const char *type)
+{
     return made_of(type, "abcdefghijklmnopqrstuvwxyz0123456789._", TRACE_TYPE_BYTES) &&
            *type >= 'a' && *type <= 'z';
 }
 
-bool trace_span_ok(const char *span) {
+bool trace_span_ok(const char *span)
+{
     size_t n = 0;
     for (; span[n]; n++)
         if (span[n] < 0x20 || span[n] > 0x7e || span[n] == '"' || span[n] == '\\') return false;
     return n <= TRACE_SPAN_BYTES;
 }
 
-static bool ascii(const char *text) {
+static bool ascii(const char *text)
+{
     for (; *text; text++)
         if ((unsigned char)*text > 0x7f) return false;
     return true;
 }
 
-static weft_status check_value(const cJSON *value, int depth, weft_error *err) {
+static weft_status check_value(const cJSON *value, int depth, weft_error *err)
+{
     if (depth > BODY_DEPTH)
         return weft_fail(err, WEFT_E_INVALID, "event body: nested deeper than %d", BODY_DEPTH);
     if (cJSON_IsString(value) && weft_utf8_valid(value->valuestring, strlen(value->valuestring)) <
@@ -42,7 +48,8 @@ static weft_status check_value(const cJSON *value, int depth, weft_error *err) {
         return weft_fail(err, WEFT_E_INVALID, "event body: a string is not UTF-8; scrub it first");
     if (!cJSON_IsObject(value) && !cJSON_IsArray(value)) return WEFT_OK;
     const cJSON *child;
-    cJSON_ArrayForEach(child, value) {
+    cJSON_ArrayForEach(child, value)
+    {
         if (cJSON_IsObject(value)) {
             if (!child->string || !ascii(child->string))
                 return weft_fail(err, WEFT_E_INVALID,
@@ -58,13 +65,15 @@ static weft_status check_value(const cJSON *value, int depth, weft_error *err) {
     return WEFT_OK;
 }
 
-weft_status trace_body_check(const cJSON *body, weft_error *err) {
+weft_status trace_body_check(const cJSON *body, weft_error *err)
+{
     if (!cJSON_IsObject(body))
         return weft_fail(err, WEFT_E_INVALID, "event body: it is no JSON object");
     return check_value(body, 1, err);
 }
 
-void trace_ts(int64_t ns, char out[TRACE_TS_BYTES + 1]) {
+void trace_ts(int64_t ns, char out[TRACE_TS_BYTES + 1])
+{
     int64_t seconds = ns / 1000000000, rest = ns % 1000000000;
     if (rest < 0) {
         rest += 1000000000;
@@ -73,13 +82,15 @@ void trace_ts(int64_t ns, char out[TRACE_TS_BYTES + 1]) {
     snprintf(out, TRACE_TS_BYTES + 1, "%lld.%09lld", (long long)seconds, (long long)rest);
 }
 
-static bool ts_ok(const char *ts) {
+static bool ts_ok(const char *ts)
+{
     const char *dot = strchr(ts, '.');
     return dot && strlen(ts) <= TRACE_TS_BYTES && strspn(ts, "-0123456789") == (size_t)(dot - ts) &&
            strlen(dot + 1) == 9 && strspn(dot + 1, "0123456789") == 9;
 }
 
-void trace_header_write(const trace_header *h, weft_buffer *out) {
+void trace_header_write(const trace_header *h, weft_buffer *out)
+{
     char body[WEFT_DIGEST_HEX_BYTES], prev[WEFT_DIGEST_HEX_BYTES];
     weft_hex(h->body, WEFT_DIGEST_BYTES, body);
     weft_hex(h->prev, WEFT_DIGEST_BYTES, prev);
@@ -91,19 +102,22 @@ void trace_header_write(const trace_header *h, weft_buffer *out) {
 }
 
 /* The string member as it is, NULL if it is missing or longer than max. */
-static bool take_text(const cJSON *object, const char *key, char *out, size_t max) {
+static bool take_text(const cJSON *object, const char *key, char *out, size_t max)
+{
     const char *text = weft_json_string(object, key);
     if (!text || strlen(text) > max) return false;
     memcpy(out, text, strlen(text) + 1);
     return true;
 }
 
-static bool take_digest(const cJSON *object, const char *key, uint8_t out[WEFT_DIGEST_BYTES]) {
+static bool take_digest(const cJSON *object, const char *key, uint8_t out[WEFT_DIGEST_BYTES])
+{
     const char *text = weft_json_string(object, key);
     return text && weft_unhex(text, out, WEFT_DIGEST_BYTES);
 }
 
-weft_status trace_header_read(const char *bytes, size_t n, trace_header *out, weft_error *err) {
+weft_status trace_header_read(const char *bytes, size_t n, trace_header *out, weft_error *err)
+{
     trace_header h;
     weft_buffer again = WEFT_BUFFER_INIT;
     cJSON *json = NULL;
@@ -141,7 +155,8 @@ done:
 }
 
 void trace_body_digest(const uint8_t *salt, size_t n_salt, const void *body, size_t n_body,
-                       uint8_t out[WEFT_DIGEST_BYTES]) {
+                       uint8_t out[WEFT_DIGEST_BYTES])
+{
     static const uint8_t tag = 2;
     weft_sha256 h;
     weft_sha256_init(&h);
@@ -151,7 +166,8 @@ void trace_body_digest(const uint8_t *salt, size_t n_salt, const void *body, siz
     weft_sha256_final(&h, out);
 }
 
-void trace_leaf(const void *header, size_t n, uint8_t out[WEFT_DIGEST_BYTES]) {
+void trace_leaf(const void *header, size_t n, uint8_t out[WEFT_DIGEST_BYTES])
+{
     static const uint8_t tag = 0;
     weft_sha256 h;
     weft_sha256_init(&h);

@@ -1,14 +1,13 @@
-/* The header of an event and its hashes, as bytes: what docs/trace.md fixes and a stranger
- * recomputes.
+/* The header of an event and its hashes, as bytes: what docs/trace.md fixes, a stranger recomputes.
  *
  * Pure functions, no SQL. The one idea: a header is written by exactly one function, and reading is
- * "parse, write again, compare": whatever differs by a single byte from what weft writes (another
- * key, a space, another order) is no header.
+ * "parse, write again, compare": whatever differs by a single byte from what weft writes (another key,
+ * a space, another order) is no header.
  *
- *   header =
- * {"body":HEX,"len":N,"prev":HEX,"run":ID,"seq":N,"span":ID,"ts":"S.NANOS","type":T,"v":1} body   =
- * SHA-256(0x02 || salt || stored body bytes) prev   = leaf of the event before, 32 zero bytes for
- * event 0 leaf   = SHA-256(0x00 || stored header bytes)        (RFC 6962 leaf hash)
+ *   header = {"body":HEX,"len":N,"prev":HEX,"run":ID,"seq":N,"span":ID,"ts":"S.NANOS","type":T,"v":1}
+ *   body   = SHA-256(0x02 || salt || stored body bytes)
+ *   prev   = leaf of the event before, 32 zero bytes for event 0
+ *   leaf   = SHA-256(0x00 || stored header bytes)                            (RFC 6962 leaf hash)
  */
 #ifndef WEFT_TRACES_FORMAT_H
 #define WEFT_TRACES_FORMAT_H

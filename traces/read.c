@@ -20,12 +20,14 @@ typedef struct row {
     bool redacted;
 } row;
 
-static void row_free(row *r) {
+static void row_free(row *r)
+{
     weft_buffer_free(&r->header);
     weft_buffer_free(&r->body);
 }
 
-static weft_status row_load(sqlite3_stmt *q, row *r, weft_error *err) {
+static weft_status row_load(sqlite3_stmt *q, row *r, weft_error *err)
+{
     r->seq = sqlite3_column_int64(q, 0);
     weft_buffer_clear(&r->header);
     weft_buffer_clear(&r->body);
@@ -46,7 +48,8 @@ static weft_status row_load(sqlite3_stmt *q, row *r, weft_error *err) {
 
 /* The stored header of event seq. *found is false if there is no such row. */
 static weft_status header_at(weft_trace *t, int64_t seq, weft_buffer *out, bool *found,
-                             weft_error *err) {
+                             weft_error *err)
+{
     sqlite3_stmt *q = NULL;
     weft_status status = WEFT_OK;
     int step = sqlite3_prepare_v2(t->db, "SELECT hdr FROM ev WHERE seq = ?1", -1, &q, NULL);
@@ -64,7 +67,8 @@ static weft_status header_at(weft_trace *t, int64_t seq, weft_buffer *out, bool 
 }
 
 weft_status trace_leaf_before(weft_trace *t, int64_t seq, uint8_t out[WEFT_DIGEST_BYTES],
-                              weft_error *err) {
+                              weft_error *err)
+{
     weft_buffer header = WEFT_BUFFER_INIT;
     bool found = true;
     memset(out, 0, WEFT_DIGEST_BYTES);
@@ -77,7 +81,8 @@ weft_status trace_leaf_before(weft_trace *t, int64_t seq, uint8_t out[WEFT_DIGES
     return status;
 }
 
-weft_status trace_read_run(weft_trace *t, weft_error *err) {
+weft_status trace_read_run(weft_trace *t, weft_error *err)
+{
     weft_buffer header = WEFT_BUFFER_INIT;
     trace_header h;
     bool found;
@@ -97,7 +102,8 @@ weft_status trace_read_run(weft_trace *t, weft_error *err) {
 
 /* prev of event seq does not fit: which header was changed, seq - 1 or seq? */
 static weft_status link_broken(weft_trace *t, int64_t seq, const uint8_t leaf[WEFT_DIGEST_BYTES],
-                               weft_error *err) {
+                               weft_error *err)
+{
     weft_buffer next = WEFT_BUFFER_INIT;
     trace_header h;
     bool found, intact = false;
@@ -121,7 +127,8 @@ static weft_status link_broken(weft_trace *t, int64_t seq, const uint8_t leaf[WE
 
 /* Checks the row as event `seq` after the leaf in *head; *head becomes its own leaf. */
 static weft_status row_check(weft_trace *t, const row *r, int64_t seq,
-                             uint8_t head[WEFT_DIGEST_BYTES], trace_header *h, weft_error *err) {
+                             uint8_t head[WEFT_DIGEST_BYTES], trace_header *h, weft_error *err)
+{
     uint8_t leaf[WEFT_DIGEST_BYTES], digest[WEFT_DIGEST_BYTES];
     const char *why = NULL;
     weft_status status = trace_header_read(weft_buffer_str(&r->header), r->header.size, h, err);
@@ -149,7 +156,8 @@ static weft_status row_check(weft_trace *t, const row *r, int64_t seq,
 
 /* The walk itself, inside one statement and thus one snapshot of the file. */
 static weft_status walk(weft_trace *t, sqlite3_stmt *q, int64_t from,
-                        bool (*visit)(void *, const weft_event *), void *context, weft_error *err) {
+                        bool (*visit)(void *, const weft_event *), void *context, weft_error *err)
+{
     row r = {0};
     trace_header h;
     uint8_t head[WEFT_DIGEST_BYTES];
@@ -190,7 +198,8 @@ done:
 
 weft_status weft_trace_each(weft_trace *trace, int64_t from,
                             bool (*visit)(void *context, const weft_event *event), void *context,
-                            weft_error *err) {
+                            weft_error *err)
+{
     static const char sql[] = "SELECT seq, hdr, salt, body FROM ev WHERE seq >= ?1 ORDER BY seq";
     sqlite3_stmt *q = NULL;
     if (from < 0)

@@ -48,7 +48,8 @@ enum { SCHEMA_OBJECTS = sizeof schema / sizeof *schema };
 
 /* ---- errors ---- */
 
-static const char *cure(int code) {
+static const char *cure(int code)
+{
     switch (code & 0xff) {
     case SQLITE_FULL: return "; free some space, then resume the run";
     case SQLITE_IOERR: return "; check the disk and its free space, then resume the run";
@@ -58,8 +59,8 @@ static const char *cure(int code) {
     }
 }
 
-weft_status trace_sql_fail(sqlite3 *db, weft_status code, weft_error *err, const char *format,
-                           ...) {
+weft_status trace_sql_fail(sqlite3 *db, weft_status code, weft_error *err, const char *format, ...)
+{
     char what[512];
     va_list args;
     va_start(args, format);
@@ -72,13 +73,15 @@ weft_status trace_sql_fail(sqlite3 *db, weft_status code, weft_error *err, const
                      os ? strerror(os) : "", cure(sql));
 }
 
-weft_status trace_exec(sqlite3 *db, const char *sql, weft_status code, weft_error *err) {
+weft_status trace_exec(sqlite3 *db, const char *sql, weft_status code, weft_error *err)
+{
     if (sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK) return WEFT_OK;
     return trace_sql_fail(db, code, err, "%.60s", sql);
 }
 
 /* The first column of the first row as an integer. */
-weft_status trace_query_int(sqlite3 *db, const char *sql, int64_t *out, weft_error *err) {
+weft_status trace_query_int(sqlite3 *db, const char *sql, int64_t *out, weft_error *err)
+{
     sqlite3_stmt *q = NULL;
     weft_status status = WEFT_OK;
     if (sqlite3_prepare_v2(db, sql, -1, &q, NULL) != SQLITE_OK || sqlite3_step(q) != SQLITE_ROW)
@@ -92,7 +95,8 @@ weft_status trace_query_int(sqlite3 *db, const char *sql, int64_t *out, weft_err
 /* ---- the lock ---- */
 
 /* DIR/trace.lock; its content, the holder's pid, only serves the message. */
-weft_status trace_lock_take(const char *dir, int *out_fd, weft_error *err) {
+weft_status trace_lock_take(const char *dir, int *out_fd, weft_error *err)
+{
     char *path = weft_path_join(dir, "trace.lock");
     if (!path) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     weft_status status = WEFT_OK;
@@ -127,7 +131,8 @@ done:
 
 /* ---- the connection ---- */
 
-static weft_status schema_check(sqlite3 *db, const char *path, weft_error *err) {
+static weft_status schema_check(sqlite3 *db, const char *path, weft_error *err)
+{
     static const char list[] = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL";
     sqlite3_stmt *q = NULL;
     int64_t id = 0;
@@ -162,7 +167,8 @@ done:
 
 /* A file on a read-only medium cannot have the shared memory that reading a WAL needs. If there is
  * no WAL beside it, the file alone is the whole database and is opened as immutable. */
-static int open_immutable(const char *path, sqlite3 **out) {
+static int open_immutable(const char *path, sqlite3 **out)
+{
     weft_buffer uri = WEFT_BUFFER_INIT;
     int result = SQLITE_CANTOPEN;
     struct stat wal;
@@ -185,14 +191,16 @@ done:
 
 /* A connection that trusts nothing in the file, waits for a moment's lock and reports exact errors.
  */
-static void connection_harden(sqlite3 *db) {
+static void connection_harden(sqlite3 *db)
+{
     sqlite3_extended_result_codes(db, 1);
     sqlite3_busy_timeout(db, BUSY_MS);
     sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, (int *)NULL);
     sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, (int *)NULL);
 }
 
-weft_status trace_connect_reader(weft_trace *t, weft_error *err) {
+weft_status trace_connect_reader(weft_trace *t, weft_error *err)
+{
     int opened = sqlite3_open_v2(t->path, &t->db, SQLITE_OPEN_READONLY, NULL);
     if (opened == SQLITE_OK) {
         connection_harden(t->db);
@@ -215,7 +223,8 @@ weft_status trace_connect_reader(weft_trace *t, weft_error *err) {
     return schema_check(t->db, t->path, err);
 }
 
-weft_status trace_connect_writer(weft_trace *t, bool create, weft_error *err) {
+weft_status trace_connect_writer(weft_trace *t, bool create, weft_error *err)
+{
     sqlite3_stmt *q = NULL;
     weft_status status = WEFT_OK;
     if (sqlite3_open_v2(t->path, &t->db, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK)
@@ -238,7 +247,8 @@ weft_status trace_connect_writer(weft_trace *t, bool create, weft_error *err) {
     return status;
 }
 
-weft_status trace_schema_create(sqlite3 *db, weft_error *err) {
+weft_status trace_schema_create(sqlite3 *db, weft_error *err)
+{
     char id[48];
     snprintf(id, sizeof id, "PRAGMA application_id=%d", APPLICATION_ID);
     weft_status status = trace_exec(db, "BEGIN IMMEDIATE", WEFT_E_STORAGE, err);

@@ -1,5 +1,4 @@
-/* Inside of a trace: the SQLite connection and what append, read and blob share. Private to
- * traces/.
+/* Inside of a trace: the SQLite connection and what append, read and blob share. Private.
  *
  * Invariants of an open trace:
  *   size and head describe the last event this object knows (a writer: the last one in the file);

@@ -16,7 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static weft_trace *trace_new(void) {
+static weft_trace *trace_new(void)
+{
     weft_trace *t = calloc(1, sizeof *t);
     if (t) {
         t->lock_fd = -1;
@@ -25,7 +26,8 @@ static weft_trace *trace_new(void) {
     return t;
 }
 
-static void trace_free(weft_trace *t) {
+static void trace_free(weft_trace *t)
+{
     if (!t) return;
     sqlite3_finalize(t->insert);
     sqlite3_close(t->db);
@@ -37,7 +39,8 @@ static void trace_free(weft_trace *t) {
     free(t);
 }
 
-static weft_status prepare_insert(weft_trace *t, weft_error *err) {
+static weft_status prepare_insert(weft_trace *t, weft_error *err)
+{
     static const char sql[] = "INSERT INTO ev(seq, hdr, salt, body) VALUES(?1, ?2, ?3, ?4)";
     if (sqlite3_prepare_v3(t->db, sql, -1, SQLITE_PREPARE_PERSISTENT, &t->insert, NULL) ==
         SQLITE_OK)
@@ -46,7 +49,8 @@ static weft_status prepare_insert(weft_trace *t, weft_error *err) {
 }
 
 /* The directory of an absolute path, in a buffer of PATH_MAX. */
-static void parent_of(const char *path, char out[PATH_MAX]) {
+static void parent_of(const char *path, char out[PATH_MAX])
+{
     snprintf(out, PATH_MAX, "%s", path);
     char *slash = strrchr(out, '/');
     if (slash == out) slash++;
@@ -55,7 +59,8 @@ static void parent_of(const char *path, char out[PATH_MAX]) {
 
 /* The file is made by us, exclusively and private, before SQLite sees it: two creators cannot both
  * succeed, and SQLite gives its -wal and -shm the same mode. */
-static weft_status file_create(const char *path, weft_error *err) {
+static weft_status file_create(const char *path, weft_error *err)
+{
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0 && errno == EEXIST)
         return weft_fail(err, WEFT_E_STORAGE, "create %s: it is there already; take another run id",
@@ -66,7 +71,8 @@ static weft_status file_create(const char *path, weft_error *err) {
 }
 
 weft_status weft_trace_create(weft_trace **out, const char *dir, const char *run_id,
-                              weft_error *err) {
+                              weft_error *err)
+{
     char real[PATH_MAX], parent[PATH_MAX];
     bool made = false;
     if (!trace_run_ok(run_id))
@@ -105,7 +111,8 @@ done:
 
 /* Size, head and run id. A writer insists on a sound end and on a full count of events; a reader
  * takes what is there, so that a damaged trace can still be read up to the damage. */
-static weft_status load_end(weft_trace *t, bool for_writing, weft_error *err) {
+static weft_status load_end(weft_trace *t, bool for_writing, weft_error *err)
+{
     static const char ends[] = "SELECT ifnull(max(seq) + 1, 0) FROM ev";
     static const char count[] = "SELECT count(*) FROM ev";
     int64_t size = 0, rows = 0;
@@ -132,7 +139,8 @@ static weft_status load_end(weft_trace *t, bool for_writing, weft_error *err) {
     return weft_trace_each(t, size - 1, NULL, NULL, err); /* the last event and its link */
 }
 
-weft_status weft_trace_open(weft_trace **out, const char *path, bool for_writing, weft_error *err) {
+weft_status weft_trace_open(weft_trace **out, const char *path, bool for_writing, weft_error *err)
+{
     char real[PATH_MAX], parent[PATH_MAX];
     struct stat st;
     weft_trace *t = trace_new();
@@ -168,7 +176,8 @@ done:
 
 /* Commits with synchronous=NORMAL are in the WAL file, but perhaps not on the disk. SQLite offers
  * its file object for this; a descriptor of our own would be a raw open. */
-static weft_status wal_sync(weft_trace *t, weft_error *err) {
+static weft_status wal_sync(weft_trace *t, weft_error *err)
+{
     sqlite3_file *wal = NULL;
     if (sqlite3_file_control(t->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal) != SQLITE_OK ||
         !wal || !wal->pMethods)
@@ -178,7 +187,8 @@ static weft_status wal_sync(weft_trace *t, weft_error *err) {
     return WEFT_OK;
 }
 
-weft_status weft_trace_close(weft_trace *trace, weft_error *err) {
+weft_status weft_trace_close(weft_trace *trace, weft_error *err)
+{
     if (!trace) return WEFT_OK;
     weft_status status = WEFT_OK;
     if (trace->in_transaction && !trace->broken) {
@@ -192,19 +202,23 @@ weft_status weft_trace_close(weft_trace *trace, weft_error *err) {
 
 /* ---- small accessors ---- */
 
-void weft_trace_set_tap(weft_trace *trace, weft_trace_tap tap, void *context) {
+void weft_trace_set_tap(weft_trace *trace, weft_trace_tap tap, void *context)
+{
     trace->tap = tap;
     trace->tap_context = context;
 }
 
-int64_t weft_trace_size(const weft_trace *trace) {
+int64_t weft_trace_size(const weft_trace *trace)
+{
     return trace->size;
 }
 
-void weft_trace_head(const weft_trace *trace, uint8_t out[WEFT_DIGEST_BYTES]) {
+void weft_trace_head(const weft_trace *trace, uint8_t out[WEFT_DIGEST_BYTES])
+{
     memcpy(out, trace->head, WEFT_DIGEST_BYTES);
 }
 
-const char *weft_trace_run_id(const weft_trace *trace) {
+const char *weft_trace_run_id(const weft_trace *trace)
+{
     return trace->run;
 }

@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static double append_us(weft_trace *t, const cJSON *body, int n, weft_durability how) {
+static double append_us(weft_trace *t, const cJSON *body, int n, weft_durability how)
+{
     weft_error err;
     int64_t from = weft_monotonic_ns();
     for (int i = 0; i < n; i++)
@@ -16,7 +17,8 @@ static double append_us(weft_trace *t, const cJSON *body, int n, weft_durability
     return (double)(weft_monotonic_ns() - from) / 1e3 / n;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     enum { BATCHED = 20000, DURABLE = 1000 };
     char dir[512];
     weft_trace *t = NULL;

@@ -22,17 +22,20 @@
 
 static int syncs;
 
-int fsync(int fd) {
+int fsync(int fd)
+{
     syncs++;
     return (int)syscall(SYS_fsync, fd);
 }
 
-int fdatasync(int fd) {
+int fdatasync(int fd)
+{
     syncs++;
     return (int)syscall(SYS_fdatasync, fd);
 }
 
-static void durable_means_synced(void **state) {
+static void durable_means_synced(void **state)
+{
     weft_trace *t = NULL;
     weft_error err;
     uint8_t digest[WEFT_DIGEST_BYTES];
@@ -66,7 +69,8 @@ static void durable_means_synced(void **state) {
 
 /* ---- the writer process ---- */
 
-static int write_for_ever(const char *dir) {
+static int write_for_ever(const char *dir)
+{
     weft_trace *t = NULL;
     weft_error err = {0};
     uint8_t digest[WEFT_DIGEST_BYTES];
@@ -90,7 +94,8 @@ static int write_for_ever(const char *dir) {
 }
 
 /* A child running this program with two arguments; its standard output is *out_fd. */
-static pid_t start(const char *verb, const char *dir, int *out_fd) {
+static pid_t start(const char *verb, const char *dir, int *out_fd)
+{
     int fd[2];
     char self[512];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
@@ -109,12 +114,14 @@ static pid_t start(const char *verb, const char *dir, int *out_fd) {
     return pid;
 }
 
-static bool in_order(void *context, const weft_event *event) {
+static bool in_order(void *context, const weft_event *event)
+{
     int64_t *next = context;
     return event->seq == (*next)++;
 }
 
-static void killed_writers_lose_nothing_they_promised(void **state) {
+static void killed_writers_lose_nothing_they_promised(void **state)
+{
     int64_t before = 0;
     srand(7);
     for (int round = 0; round < 25; round++) {
@@ -147,7 +154,8 @@ static void killed_writers_lose_nothing_they_promised(void **state) {
 
 /* ---- writers and readers ---- */
 
-static void two_writers_are_refused(void **state) {
+static void two_writers_are_refused(void **state)
+{
     weft_trace *t = NULL, *second = NULL;
     weft_error err;
     char pid_text[32];
@@ -177,7 +185,8 @@ static void two_writers_are_refused(void **state) {
     must(weft_trace_close(second, &err), &err);
 }
 
-static void a_reader_follows_the_writer(void **state) {
+static void a_reader_follows_the_writer(void **state)
+{
     weft_trace *w = NULL, *r = NULL;
     weft_error err;
     must(weft_trace_create(&w, *state, "pair", &err), &err);
@@ -206,7 +215,8 @@ static void a_reader_follows_the_writer(void **state) {
 }
 
 /* In a child without root's powers and with the directory write-protected; 0 if all held. */
-static int read_protected(const char *dir, bool readable) {
+static int read_protected(const char *dir, bool readable)
+{
     weft_trace *t = NULL;
     weft_error err = {0};
     if (geteuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0)) return 2;
@@ -220,7 +230,8 @@ static int read_protected(const char *dir, bool readable) {
     return weft_trace_open(&t, dir, true, NULL) == WEFT_E_STORAGE ? 0 : 6;
 }
 
-static int protected_result(const char *dir, bool readable) {
+static int protected_result(const char *dir, bool readable)
+{
     int result = -1;
     pid_t pid = fork();
     if (pid == 0) _exit(read_protected(dir, readable));
@@ -229,7 +240,8 @@ static int protected_result(const char *dir, bool readable) {
     return WIFEXITED(result) ? WEXITSTATUS(result) : -1;
 }
 
-static void a_closed_trace_reads_from_a_protected_directory(void **state) {
+static void a_closed_trace_reads_from_a_protected_directory(void **state)
+{
     weft_trace *t = NULL;
     weft_error err;
     char dir[512], file[600];
@@ -255,7 +267,8 @@ static void a_closed_trace_reads_from_a_protected_directory(void **state) {
 /* ---- failing storage ---- */
 
 /* Appends until it fails, then checks the refusal; returns how many events were promised. */
-static int64_t fill(const char *dir, const char **out_reason) {
+static int64_t fill(const char *dir, const char **out_reason)
+{
     static weft_error err;
     weft_trace *t = NULL;
     must(weft_trace_create(&t, dir, "full", &err), &err);
@@ -276,7 +289,8 @@ static int64_t fill(const char *dir, const char **out_reason) {
     return promised;
 }
 
-static void goes_on_once_there_is_room(const char *dir, int64_t promised) {
+static void goes_on_once_there_is_room(const char *dir, int64_t promised)
+{
     weft_trace *t = NULL;
     weft_error err;
     int64_t next = 0;
@@ -287,7 +301,8 @@ static void goes_on_once_there_is_room(const char *dir, int64_t promised) {
     must(weft_trace_close(t, &err), &err);
 }
 
-static void a_file_limit_breaks_the_trace(void **state) {
+static void a_file_limit_breaks_the_trace(void **state)
+{
     const char *reason;
     struct rlimit old;
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
@@ -301,7 +316,8 @@ static void a_file_limit_breaks_the_trace(void **state) {
     goes_on_once_there_is_room(*state, promised);
 }
 
-static void a_full_disk_breaks_the_trace(void **state) {
+static void a_full_disk_breaks_the_trace(void **state)
+{
     const char *reason;
     int status = 0;
     pid_t pid = fork(); /* the mount lives and dies with the child's name space */
@@ -322,7 +338,8 @@ static void a_full_disk_breaks_the_trace(void **state) {
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-static void a_file_in_the_way_is_reported(void **state) {
+static void a_file_in_the_way_is_reported(void **state)
+{
     weft_trace *t = NULL;
     weft_error err;
     char path[512];
@@ -339,7 +356,8 @@ static void a_file_in_the_way_is_reported(void **state) {
 #ifdef WEFT_FAULTS
 /* ---- injected faults (test builds) ---- */
 
-static void a_failed_append_stops_the_trace(void **state) {
+static void a_failed_append_stops_the_trace(void **state)
+{
     static const char *const point[] = {"trace.append:3:fail", "trace.committed:1:fail"};
     /* the counter of passes is one per process: each case in a process of its own */
     for (int i = 0; i < 2; i++) {
@@ -368,7 +386,8 @@ static void a_failed_append_stops_the_trace(void **state) {
     }
 }
 
-static void death_at_a_fault_point_keeps_the_promise(void **state) {
+static void death_at_a_fault_point_keeps_the_promise(void **state)
+{
     static const struct {
         const char *point;
         int64_t size;
@@ -399,7 +418,8 @@ static void death_at_a_fault_point_keeps_the_promise(void **state) {
 }
 #endif
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     if (argc == 3 && strcmp(argv[1], "write") == 0) return write_for_ever(argv[2]);
 #define T(f) cmocka_unit_test_setup_teardown(f, scratch_make, scratch_remove)
     const struct CMUnitTest tests[] = {

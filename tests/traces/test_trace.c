@@ -5,7 +5,8 @@
 #include <sys/types.h>
 #include <sys/wait.h>
 
-static weft_trace *begin(const char *dir) {
+static weft_trace *begin(const char *dir)
+{
     weft_trace *t = NULL;
     weft_error err;
     must(weft_trace_create(&t, dir, "run-1", &err), &err);
@@ -13,7 +14,8 @@ static weft_trace *begin(const char *dir) {
 }
 
 /* Six events and a blob, closed. */
-static void six_events(const char *dir) {
+static void six_events(const char *dir)
+{
     static const char *const type[] = {"run.begin", "segment",     "turn",
                                        "tool.call", "tool.result", "run.end"};
     weft_trace *t = begin(dir);
@@ -25,13 +27,15 @@ static void six_events(const char *dir) {
     must(weft_trace_close(t, &err), &err);
 }
 
-static bool count_event(void *context, const weft_event *event) {
+static bool count_event(void *context, const weft_event *event)
+{
     ++*(int *)context;
     return true;
 }
 
 /* Opens to read and walks; returns the status, the reason in err. */
-static weft_status read_all(const char *dir, weft_error *err, int *out_count) {
+static weft_status read_all(const char *dir, weft_error *err, int *out_count)
+{
     weft_trace *t = NULL;
     weft_status status = weft_trace_open(&t, dir, false, err);
     if (status) return status;
@@ -43,7 +47,8 @@ static weft_status read_all(const char *dir, weft_error *err, int *out_count) {
 
 /* ---- format ---- */
 
-static void format_is_recomputed_by_a_stranger(void **state) {
+static void format_is_recomputed_by_a_stranger(void **state)
+{
     const char *dir = *state, *script = getenv("WEFT_TRACE_CHECK");
     static const char *const body[] = {
         "{}",
@@ -82,7 +87,8 @@ static void format_is_recomputed_by_a_stranger(void **state) {
     assert_int_equal(st.st_mode & 0777, 0600);
 }
 
-static void run_ids_are_checked(void **state) {
+static void run_ids_are_checked(void **state)
+{
     static const char *const bad[] = {
         "",         "A",
         "a_b",      "../x",
@@ -94,7 +100,8 @@ static void run_ids_are_checked(void **state) {
     assert_null(t);
 }
 
-static void create_refuses_an_existing_trace(void **state) {
+static void create_refuses_an_existing_trace(void **state)
+{
     weft_trace *t = NULL;
     weft_error err;
     six_events(*state);
@@ -107,7 +114,8 @@ static void create_refuses_an_existing_trace(void **state) {
 
 /* ---- what may be appended ---- */
 
-static void bad_arguments_change_nothing(void **state) {
+static void bad_arguments_change_nothing(void **state)
+{
     static const char *const bad[] = {"{\"x\":0.5}",
                                       "{\"x\":9007199254740992}",
                                       "{\"x\":[1e300]}",
@@ -154,11 +162,13 @@ static void bad_arguments_change_nothing(void **state) {
     must(weft_trace_close(t, &err), &err);
 }
 
-static void tap_line(void *context, int64_t seq, const char *type, const char *line) {
+static void tap_line(void *context, int64_t seq, const char *type, const char *line)
+{
     weft_buffer_printf(context, "%lld %s %s\n", (long long)seq, type, line);
 }
 
-static void tap_sees_each_event_as_stored(void **state) {
+static void tap_sees_each_event_as_stored(void **state)
+{
     weft_trace *t = begin(*state);
     weft_buffer seen = WEFT_BUFFER_INIT;
     weft_error err;
@@ -177,7 +187,8 @@ static void tap_sees_each_event_as_stored(void **state) {
 
 /* ---- append-only ---- */
 
-static void triggers_refuse_change(void **state) {
+static void triggers_refuse_change(void **state)
+{
     static const char *const refused[] = {
         "DELETE FROM ev WHERE seq = 2",
         "DELETE FROM ev",
@@ -200,12 +211,14 @@ static void triggers_refuse_change(void **state) {
     assert_int_equal(n, 6);
 }
 
-static bool note_redacted(void *context, const weft_event *event) {
+static bool note_redacted(void *context, const weft_event *event)
+{
     weft_buffer_printf(context, "%lld%s ", (long long)event->seq, event->body ? "" : "-");
     return true;
 }
 
-static void redacted_events_are_tolerated(void **state) {
+static void redacted_events_are_tolerated(void **state)
+{
     weft_trace *t = NULL;
     weft_buffer seen = WEFT_BUFFER_INIT;
     weft_error err;
@@ -226,7 +239,8 @@ static void redacted_events_are_tolerated(void **state) {
 /* ---- tampering ---- */
 
 /* An attacker who can write the file takes the triggers away and puts them back. */
-static void tamper(const char *dir, const char *sql) {
+static void tamper(const char *dir, const char *sql)
+{
     weft_buffer b = WEFT_BUFFER_INIT;
     char *path = weft_path_join(dir, "trace.db");
     sqlite3 *db = NULL;
@@ -256,7 +270,8 @@ static void tamper(const char *dir, const char *sql) {
     "UPDATE ev SET hdr = CAST(replace(CAST(hdr AS TEXT), '" from "', '" to                         \
     "') AS BLOB) WHERE seq = " #seq
 
-static void tampering_is_found_where_it_was_done(void **state) {
+static void tampering_is_found_where_it_was_done(void **state)
+{
     static const struct {
         const char *sql, *found;
     } cases[] = {
@@ -309,7 +324,8 @@ static void tampering_is_found_where_it_was_done(void **state) {
     }
 }
 
-static void a_header_changed_in_its_prev_alone_is_named(void **state) {
+static void a_header_changed_in_its_prev_alone_is_named(void **state)
+{
     weft_error err;
     int n = 0;
     six_events(*state);
@@ -324,7 +340,8 @@ static void a_header_changed_in_its_prev_alone_is_named(void **state) {
     assert_int_equal(n, 3);
 }
 
-static void a_writer_refuses_a_damaged_end(void **state) {
+static void a_writer_refuses_a_damaged_end(void **state)
+{
     weft_trace *t = NULL;
     weft_error err;
     six_events(*state);
@@ -334,7 +351,8 @@ static void a_writer_refuses_a_damaged_end(void **state) {
     assert_null(t);
 }
 
-static void foreign_schemas_are_refused(void **state) {
+static void foreign_schemas_are_refused(void **state)
+{
     static const char *const change[] = {
         "DROP TRIGGER ev_delete",
         "CREATE TABLE extra(x)",
@@ -366,7 +384,8 @@ static void foreign_schemas_are_refused(void **state) {
 
 /* ---- reading ---- */
 
-static bool stop_at_three(void *context, const weft_event *event) {
+static bool stop_at_three(void *context, const weft_event *event)
+{
     *(int64_t *)context = event->seq;
     assert_string_equal(event->body, "{\"n\":3,\"text\":\"caf\xc3\xa9\"}");
     assert_int_equal(event->body_size, strlen(event->body));
@@ -374,7 +393,8 @@ static bool stop_at_three(void *context, const weft_event *event) {
     return event->seq < 3;
 }
 
-static void each_starts_and_stops_where_asked(void **state) {
+static void each_starts_and_stops_where_asked(void **state)
+{
     weft_trace *t = NULL;
     weft_error err;
     int64_t last = -1;
@@ -396,7 +416,8 @@ static void each_starts_and_stops_where_asked(void **state) {
 
 /* ---- blobs ---- */
 
-static void blobs_come_back_or_say_why_not(void **state) {
+static void blobs_come_back_or_say_why_not(void **state)
+{
     enum { N = 300000 };
     weft_trace *t = begin(*state);
     weft_error err;
@@ -455,7 +476,8 @@ static void blobs_come_back_or_say_why_not(void **state) {
     free(bytes);
 }
 
-int main(void) {
+int main(void)
+{
 #define T(f) cmocka_unit_test_setup_teardown(f, scratch_make, scratch_remove)
     const struct CMUnitTest tests[] = {
         T(format_is_recomputed_by_a_stranger),
