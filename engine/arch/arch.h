@@ -1,0 +1,64 @@
+/* Architectures: what a model file must say about its shape, and how the families differ.
+ *
+ * All families here are one transformer (transformer.c): RMS norm, grouped-query attention with
+ * rotary positions, gated feed-forward, residuals. A family is a file that fills weft_hparams:
+ * which norms exist, which rope, which window, which activation. Nothing is guessed: a key that
+ * would change the mathematics and is not implemented is refused by name, and so is a tensor nobody
+ * asked for.
+ */
+#ifndef WEFT_ENGINE_ARCH_H
+#define WEFT_ENGINE_ARCH_H
+
+#include "engine/ops.h"
+
+typedef struct weft_hparams {
+    /* from the file, checked against the limits in arch.c */
+    uint32_t n_layer, n_embd, n_ff, n_head, n_head_kv, n_vocab;
+    uint32_t head_dim; /* of queries, keys and values */
+    uint32_t rope_dim; /* even, <= head_dim */
+    int64_t context_length;
+    float norm_eps;
+    double rope_theta;
+    double rope_scale; /* positions are divided by it (linear scaling); 1: none */
+
+    /* set by the family */
+    weft_rope_kind rope;
+    weft_activation activation;
+    bool qkv_bias;     /* required; optional otherwise */
+    bool head_norms;   /* q and k are normed per head before rope */
+    bool post_norms;   /* attention and feed-forward outputs are normed before the residual add */
+    bool rope_factors; /* rope_freqs.weight may divide the frequencies */
+    float embedding_scale;
+    float attention_scale;
+    int64_t window;         /* of sliding layers; 0: no layer slides */
+    uint32_t window_period; /* layer l is full if (l + 1) % window_period == 0 */
+    double window_theta;    /* rope theta of sliding layers; they are never scaled */
+} weft_hparams;
+
+typedef struct weft_arch {
+    const char *name; /* general.architecture */
+    weft_status (*configure)(const weft_gguf *file, weft_hparams *h, weft_error *err);
+} weft_arch;
+
+extern const weft_arch weft_arch_qwen2, weft_arch_qwen3, weft_arch_llama, weft_arch_gemma3;
+
+/* Reads and checks the hyper-parameters of a file. WEFT_E_MODEL names the architecture or key that
+ * is missing, out of range or not supported. */
+weft_status weft_hparams_read(const weft_gguf *file, weft_hparams *out, weft_error *err);
+
+/* For the families: values of "<architecture>.<name>". An absent key leaves *out as it is. */
+bool weft_arch_int(const weft_gguf *file, const char *arch, const char *name, int64_t *out);
+bool weft_arch_float(const weft_gguf *file, const char *arch, const char *name, double *out);
+weft_status weft_arch_refuse_window(const weft_gguf *file, const char *arch, const weft_hparams *h,
+                                    weft_error *err);
+
+static inline bool weft_layer_slides(const weft_hparams *h, uint32_t layer) {
+    return h->window > 0 && (layer + 1) % h->window_period != 0;
+}
+
+/* Finds, checks and repacks every tensor of the transformer into the model (load.c). */
+weft_status weft_transformer_load(weft_model *model, const weft_engine_options *options,
+                                  weft_error *err);
+void weft_transformer_unload(weft_model *model);
+
+#endif

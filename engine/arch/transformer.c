@@ -1,0 +1,117 @@
+/* The forward pass: a straight sequence of backend calls over a chunk of tokens.
+ *
+ * Every op treats tokens independently, keys and values are written before attention reads them,
+ * and a token attends to positions up to its own: so the result for a token does not depend on how
+ * the prompt was cut or on what else is in the call. The last layer computes its keys and values
+ * for all tokens and everything else only for those whose logits are wanted.
+ *
+ * One chunk touches every weight once: its cost at decode is the read of the weights.
+ */
+#include "engine/model.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* Keeps the wanted rows of x and q (and of the row list) and returns how many remain. */
+static size_t keep_wanted(weft_model *m, const weft_row *row, const size_t *want, size_t n_want) {
+    const weft_scratch *s = &m->scratch;
+    size_t n_embd = m->h.n_embd, n_q = (size_t)m->h.n_head * m->h.head_dim;
+    for (size_t i = 0; i < n_want; i++) {
+        assert(want[i] >= i && (i == 0 || want[i] > want[i - 1]));
+        memmove(s->x + i * n_embd, s->x + want[i] * n_embd, n_embd * sizeof(float));
+        memmove(s->q + i * n_q, s->q + want[i] * n_q, n_q * sizeof(float));
+        s->row[i] = row[want[i]];
+    }
+    return n_want;
+}
+
+/* q, k and v of n tokens from the residual stream; k and v go to the pages. */
+static void project(weft_model *m, uint32_t layer, const weft_row *row, size_t n) {
+    const weft_hparams *h = &m->h;
+    const weft_layer *w = &m->layer[layer];
+    const weft_ops *o = m->ops;
+    const weft_scratch *s = &m->scratch;
+    const weft_weight *const weight[] = {w->q, w->k, w->v};
+    const float *const bias[] = {w->q_bias, w->k_bias, w->v_bias};
+    float *const y[] = {s->q, s->k, s->v};
+    o->rms_norm(m->backend, s->x, w->attn_norm, h->norm_eps, n, h->n_embd, s->normed);
+    o->matmul(m->backend, weight, bias, y, 3, s->normed, n);
+    if (h->head_norms) {
+        o->rms_norm(m->backend, s->q, w->q_norm, h->norm_eps, n * h->n_head, h->head_dim, s->q);
+        o->rms_norm(m->backend, s->k, w->k_norm, h->norm_eps, n * h->n_head_kv, h->head_dim, s->k);
+    }
+    const double *inv_freq = m->inv_freq[weft_layer_slides(h, layer)];
+    o->rope(m->backend, s->q, row, n, h->n_head, h->head_dim, h->rope_dim, h->rope, inv_freq, 1);
+    o->rope(m->backend, s->k, row, n, h->n_head_kv, h->head_dim, h->rope_dim, h->rope, inv_freq, 1);
+    o->kv_write(m->backend, &m->kv, layer, row, n, s->k, s->v);
+}
+
+static void attend(weft_model *m, uint32_t layer, const weft_row *row, size_t n) {
+    const weft_hparams *h = &m->h;
+    const weft_layer *w = &m->layer[layer];
+    const weft_ops *o = m->ops;
+    const weft_scratch *s = &m->scratch;
+    const weft_attention attention = {
+        .layout = &m->kv,
+        .layer = layer,
+        .n_head = h->n_head,
+        .scale = h->attention_scale,
+        .window = weft_layer_slides(h, layer) ? h->window : 0,
+        .row = row,
+        .n = n,
+        .q = s->q,
+        .out = s->attended,
+    };
+    const weft_weight *const weight[] = {w->o};
+    const float *const bias[] = {NULL};
+    float *const y[] = {s->branch};
+    o->attention(m->backend, &attention);
+    o->matmul(m->backend, weight, bias, y, 1, s->attended, n);
+    if (w->post_attn_norm)
+        o->rms_norm(m->backend, s->branch, w->post_attn_norm, h->norm_eps, n, h->n_embd, s->branch);
+    o->add(m->backend, s->x, s->branch, n * h->n_embd);
+}
+
+static void feed_forward(weft_model *m, const weft_layer *w, size_t n) {
+    const weft_hparams *h = &m->h;
+    const weft_ops *o = m->ops;
+    const weft_scratch *s = &m->scratch;
+    const weft_weight *const weight[] = {w->down};
+    const float *const bias[] = {NULL};
+    float *const y[] = {s->branch};
+    o->rms_norm(m->backend, s->x, w->ffn_norm, h->norm_eps, n, h->n_embd, s->normed);
+    o->gated(m->backend, w->gate, w->up, h->activation, s->normed, n, s->ff);
+    o->matmul(m->backend, weight, bias, y, 1, s->ff, n);
+    if (w->post_ffn_norm)
+        o->rms_norm(m->backend, s->branch, w->post_ffn_norm, h->norm_eps, n, h->n_embd, s->branch);
+    o->add(m->backend, s->x, s->branch, n * h->n_embd);
+}
+
+void weft_model_forward(weft_model *model, const int32_t *ids, const weft_row *row, size_t n,
+                        const size_t *want, size_t n_want) {
+    const weft_hparams *h = &model->h;
+    assert(n > 0 && n <= (size_t)model->chunk && n_want <= n);
+    model->ops->embed(model->backend, model->embedding, ids, n, h->embedding_scale,
+                      model->scratch.x);
+    for (uint32_t layer = 0; layer < h->n_layer; layer++) {
+        project(model, layer, row, n);
+        if (layer + 1 == h->n_layer) {
+            n = keep_wanted(model, row, want, n_want);
+            row = model->scratch.row;
+            if (n == 0) return;
+        }
+        attend(model, layer, row, n);
+        feed_forward(model, &model->layer[layer], n);
+    }
+}
+
+void weft_model_logits(weft_model *model, size_t from, size_t n, float *out) {
+    const weft_hparams *h = &model->h;
+    const weft_scratch *s = &model->scratch;
+    const weft_weight *const weight[] = {model->output};
+    const float *const bias[] = {NULL};
+    float *const y[] = {out};
+    model->ops->rms_norm(model->backend, s->x + from * h->n_embd, model->output_norm, h->norm_eps,
+                         n, h->n_embd, s->normed);
+    model->ops->matmul(model->backend, weight, bias, y, 1, s->normed, n);
+}

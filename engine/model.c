@@ -1,0 +1,266 @@
+/* Opening a model: file -> tokenizer -> hyper-parameters -> backend -> repacked weights -> scratch.
+ *
+ * Everything a forward pass needs is allocated here, once. Memory afterwards is the repacked
+ * weights, the scratch of one chunk (64 KiB a token on a 1.5B) and, from the file's mapping, the
+ * rows of the embedding that were looked up. How the chunk is chosen is invisible in the logits.
+ */
+#include "engine/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    CHUNK_DEFAULT = 512,
+    CHUNK_MIN = 16,
+    CHUNK_MAX = 4096,
+    SCRATCH_MAX_BYTES = 256 << 20, /* for the default chunk */
+    SCRATCH_ALIGN = 64
+};
+
+/* ---- what the file says ---- */
+
+static weft_status copy_text(const weft_gguf *file, const char *key, char **out, weft_error *err) {
+    weft_text text;
+    if (!weft_gguf_text(file, key, &text)) return WEFT_OK;
+    *out = strndup(text.data, text.size);
+    return *out ? WEFT_OK : weft_fail(err, WEFT_E_MEMORY, "metadata: out of memory");
+}
+
+static uint64_t weights_of_type(const weft_gguf *file, weft_tensor_type type) {
+    uint64_t n = 0;
+    for (size_t i = 0; i < weft_gguf_tensor_count(file); i++) {
+        const weft_tensor *t = weft_gguf_tensor_at(file, i);
+        if (t->type == type && t->dim[1] > 1) n += t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3];
+    }
+    return n;
+}
+
+/* The type that holds most weights, vectors left out. */
+static const char *common_type(const weft_gguf *file) {
+    static const weft_tensor_type types[] = {
+#define X(name, number, block, bytes) WEFT_##name,
+        WEFT_TENSOR_TYPES(X)
+#undef X
+    };
+    uint64_t most = 0;
+    const char *name = "none";
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        uint64_t n = weights_of_type(file, types[i]);
+        if (n <= most) continue;
+        most = n;
+        name = weft_tensor_type_name(types[i]);
+    }
+    return name;
+}
+
+static weft_status read_info(weft_model *m, const char *path, weft_error *err) {
+    weft_model_info *info = &m->info;
+    m->text[0] = strdup(path);
+    weft_status e = m->text[0] ? WEFT_OK : weft_fail(err, WEFT_E_MEMORY, "path: out of memory");
+    if (!e) e = copy_text(m->file, "general.name", &m->text[1], err);
+    if (!e) e = copy_text(m->file, "general.architecture", &m->text[2], err);
+    if (!e) e = copy_text(m->file, "tokenizer.chat_template", &m->text[3], err);
+    if (e) return e;
+    info->path = m->text[0];
+    info->name = m->text[1] ? m->text[1] : "";
+    info->architecture = m->text[2] ? m->text[2] : "";
+    info->chat_template = m->text[3];
+    info->tokenizer = weft_tokenizer_model(m->tokenizer);
+    info->pre = weft_tokenizer_pre(m->tokenizer);
+    info->quantisation = common_type(m->file);
+    info->backend = "none";
+    info->n_vocab = (int64_t)weft_tokenizer_size(m->tokenizer);
+    info->file_bytes = weft_gguf_file_bytes(m->file);
+    for (size_t i = 0; i < weft_gguf_tensor_count(m->file); i++) {
+        const weft_tensor *t = weft_gguf_tensor_at(m->file, i);
+        info->n_params += (int64_t)(t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3]);
+    }
+    weft_gguf_fingerprint(m->file, info->fingerprint);
+    size_t missing = weft_tokenizer_missing_bytes(m->tokenizer);
+    if (missing > 0 &&
+        asprintf(
+            &m->notice,
+            "this vocabulary cannot write %zu of the 256 byte values: characters that need them "
+            "are dropped",
+            missing) < 0) {
+        m->notice = NULL;
+        return weft_fail(err, WEFT_E_MEMORY, "vocabulary: out of memory");
+    }
+    return WEFT_OK;
+}
+
+static weft_status check_memory(const weft_model *m, weft_error *err) {
+    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    if (pages <= 0 || page_bytes <= 0) return WEFT_OK;
+    size_t memory = (size_t)pages * (size_t)page_bytes;
+    if (m->info.file_bytes < memory) return WEFT_OK;
+    return weft_fail(err, WEFT_E_MODEL,
+                     "%zu MiB of weights do not fit %zu MiB of memory; use a smaller model or "
+                     "quantisation",
+                     m->info.file_bytes >> 20, memory >> 20);
+}
+
+static weft_status read_hparams(weft_model *m, const weft_engine_options *o, weft_error *err) {
+    weft_status e = weft_hparams_read(m->file, &m->h, err);
+    if (e) return e;
+    const weft_hparams *h = &m->h;
+    if (h->n_vocab != weft_tokenizer_size(m->tokenizer))
+        return weft_fail(err, WEFT_E_MODEL,
+                         "vocabulary: %zu tokens, but token_embd.weight has %u rows",
+                         weft_tokenizer_size(m->tokenizer), h->n_vocab);
+    if (o->context < 0 || o->context > h->context_length)
+        return weft_fail(err, WEFT_E_LIMIT,
+                         "context of %lld tokens: this model was trained for %lld at most",
+                         (long long)o->context, (long long)h->context_length);
+    m->context = o->context ? o->context : h->context_length;
+    m->kv = (weft_kv_layout){o->kv_type, h->n_layer, h->n_head_kv, h->head_dim, h->head_dim};
+    return WEFT_OK;
+}
+
+/* ---- scratch ---- */
+
+typedef struct scratch_part {
+    float **at;
+    size_t width;
+} scratch_part;
+
+static weft_status new_scratch(weft_model *m, int wanted_chunk, weft_error *err) {
+    const weft_hparams *h = &m->h;
+    weft_scratch *s = &m->scratch;
+    size_t n_q = (size_t)h->n_head * h->head_dim, n_kv = (size_t)h->n_head_kv * h->head_dim;
+    const scratch_part part[] = {
+        {&s->x, h->n_embd},  {&s->normed, h->n_embd}, {&s->branch, h->n_embd}, {&s->q, n_q},
+        {&s->attended, n_q}, {&s->k, n_kv},           {&s->v, n_kv},           {&s->ff, h->n_ff}};
+    const size_t n_parts = sizeof part / sizeof *part, step = SCRATCH_ALIGN / sizeof(float);
+    size_t width = 0;
+    for (size_t i = 0; i < n_parts; i++) width += part[i].width;
+    size_t fits = SCRATCH_MAX_BYTES / (width * sizeof(float));
+    if (fits < CHUNK_MIN) fits = CHUNK_MIN;
+    size_t chunk = fits < CHUNK_DEFAULT ? fits : CHUNK_DEFAULT;
+    if (wanted_chunk > 0) chunk = (size_t)(wanted_chunk < CHUNK_MAX ? wanted_chunk : CHUNK_MAX);
+
+    s->bytes = (width * chunk + n_parts * step) * sizeof(float);
+    s->bytes = (s->bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
+    s->memory = aligned_alloc(SCRATCH_ALIGN, s->bytes);
+    s->row = calloc(chunk, sizeof *s->row);
+    if (!s->memory || !s->row)
+        return weft_fail(err, WEFT_E_MEMORY, "scratch of %zu MiB: out of memory", s->bytes >> 20);
+    float *next = s->memory;
+    size_t columns = 0;
+    for (size_t i = 0; i < n_parts; i++) {
+        *part[i].at = next;
+        next += (part[i].width * chunk + step - 1) / step * step;
+        if (part[i].width > columns) columns = part[i].width;
+    }
+    m->chunk = (int)chunk;
+    return m->ops->reserve(m->backend, chunk, columns, err);
+}
+
+/* ---- open and close ---- */
+
+static weft_status open_weights(weft_model *m, const weft_engine_options *o, weft_error *err) {
+    weft_model_info *info = &m->info;
+    weft_status e = read_hparams(m, o, err);
+    if (!e) e = check_memory(m, err);
+    if (!e) e = weft_cpu_backend_new(&m->backend, &m->ops, o->isa, o->threads, err);
+    if (!e) e = weft_transformer_load(m, o, err);
+    if (!e) e = new_scratch(m, o->chunk, err);
+    if (e) return e;
+    info->backend = m->ops->name;
+    info->threads = weft_cpu_backend_threads(m->backend);
+    info->n_layer = m->h.n_layer;
+    info->n_embd = m->h.n_embd;
+    info->n_head = m->h.n_head;
+    info->n_head_kv = m->h.n_head_kv;
+    info->context_length = m->h.context_length;
+    info->context = m->context;
+    info->kv_page_bytes = weft_kv_page_bytes(&m->kv);
+    info->kv_type = m->kv.type;
+    return WEFT_OK;
+}
+
+weft_status weft_model_open(weft_model **out, const char *path, const weft_engine_options *options,
+                            weft_error *err) {
+    const weft_engine_options defaults = {0};
+    const weft_engine_options *o = options ? options : &defaults;
+    weft_error own;
+    if (!err) err = &own;
+    if (o->kv_type != WEFT_KV_F16 && o->kv_type != WEFT_KV_F32)
+        return weft_fail(err, WEFT_E_USAGE, "KV type %d: unknown", (int)o->kv_type);
+    weft_model *m = calloc(1, sizeof *m);
+    if (!m) return weft_fail(err, WEFT_E_MEMORY, "model: out of memory");
+    weft_status e = weft_gguf_open(&m->file, path, err);
+    if (e) goto done; /* names the path itself */
+    e = weft_tokenizer_new(&m->tokenizer, m->file, err);
+    if (!e) e = read_info(m, path, err);
+    if (!e && !o->vocab_only) e = open_weights(m, o, err);
+    if (e) {
+        weft_fail_prefix(err, "model %s", path);
+        goto done;
+    }
+    *out = m;
+    m = NULL;
+done:
+    weft_model_close(m);
+    return e;
+}
+
+void weft_model_close(weft_model *model) {
+    if (!model) return;
+    weft_transformer_unload(model);
+    weft_cpu_backend_free(model->backend);
+    weft_tokenizer_free(model->tokenizer);
+    weft_gguf_close(model->file);
+    free(model->scratch.memory);
+    free(model->scratch.row);
+    for (size_t i = 0; i < sizeof model->text / sizeof *model->text; i++) free(model->text[i]);
+    free(model->notice);
+    free(model);
+}
+
+/* ---- accessors ---- */
+
+const weft_model_info *weft_model_get_info(const weft_model *model) {
+    return &model->info;
+}
+
+const weft_tokenizer *weft_model_tokenizer(const weft_model *model) {
+    return model->tokenizer;
+}
+
+const char *weft_model_vocabulary_notice(const weft_model *model) {
+    return model->notice;
+}
+
+static void add_type(cJSON *types, const weft_gguf *file, weft_tensor_type type) {
+    int64_t count = 0, bytes = 0;
+    for (size_t i = 0; i < weft_gguf_tensor_count(file); i++) {
+        const weft_tensor *t = weft_gguf_tensor_at(file, i);
+        if (t->type != type) continue;
+        count++;
+        bytes += (int64_t)t->bytes;
+    }
+    if (count == 0) return;
+    cJSON *pair = cJSON_AddArrayToObject(types, weft_tensor_type_name(type));
+    cJSON_AddItemToArray(pair, cJSON_CreateNumber((double)count));
+    cJSON_AddItemToArray(pair, cJSON_CreateNumber((double)bytes));
+}
+
+cJSON *weft_model_tensor_types(const weft_model *model) {
+    cJSON *types = cJSON_CreateObject();
+    if (!types) return NULL;
+#define X(name, number, block, bytes) add_type(types, model->file, WEFT_##name);
+    WEFT_TENSOR_TYPES(X)
+#undef X
+    return types;
+}
+
+size_t weft_model_memory(const weft_model *model, int64_t n_tokens) {
+    int64_t pages = n_tokens > 0 ? (n_tokens + WEFT_PAGE - 1) / WEFT_PAGE : 0;
+    size_t kv = (size_t)pages * model->info.kv_page_bytes;
+    /* logits, probabilities and candidate ids of the timeline; the ids themselves */
+    size_t timeline = (size_t)model->info.n_vocab * 12 + (size_t)(n_tokens > 0 ? n_tokens : 0) * 4;
+    return kv + timeline + model->scratch.bytes;
+}

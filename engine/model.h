@@ -1,0 +1,75 @@
+/* A loaded model: weights, hyper-parameters, tokenizer, backend and the scratch of a forward pass.
+ * Private to engine/.
+ *
+ * weft_model is filled once by weft_model_open and read afterwards; only `scratch` changes, so a
+ * model and its timelines belong to one thread at a time.
+ */
+#ifndef WEFT_ENGINE_MODEL_H
+#define WEFT_ENGINE_MODEL_H
+
+#include "engine/arch/arch.h"
+#include "engine/gguf.h"
+#include "engine/ops.h"
+#include "engine/tokenizer.h"
+
+/* Weights of one transformer block; NULL where the architecture has none. n_q = n_head * head_dim,
+ * n_kv = n_head_kv * head_dim. Matrices are [rows][columns]. */
+typedef struct weft_layer {
+    const float *attn_norm;                /* [n_embd] */
+    weft_weight *q, *k, *v;                /* [n_q][n_embd], [n_kv][n_embd] twice */
+    const float *q_bias, *k_bias, *v_bias; /* [n_q], [n_kv], [n_kv] */
+    const float *q_norm, *k_norm;          /* [head_dim], per head */
+    weft_weight *o;                        /* [n_embd][n_q] */
+    const float *post_attn_norm;           /* [n_embd] */
+    const float *ffn_norm;                 /* [n_embd] */
+    weft_weight *gate, *up, *down;         /* [n_ff][n_embd] twice, [n_embd][n_ff] */
+    const float *post_ffn_norm;            /* [n_embd] */
+} weft_layer;
+
+/* Activations of one forward pass, each [chunk][...]. */
+typedef struct weft_scratch {
+    float *memory; /* owns all below */
+    size_t bytes;
+    float *x, *normed, *branch; /* [n_embd] residual stream, its norm, a block's output */
+    float *q, *attended;        /* [n_q] */
+    float *k, *v;               /* [n_kv] */
+    float *ff;                  /* [n_ff] */
+    weft_row *row;              /* of the tokens still computed */
+} weft_scratch;
+
+struct weft_model {
+    weft_gguf *file;
+    weft_tokenizer *tokenizer;
+    const weft_ops *ops;
+    weft_backend *backend;
+
+    weft_hparams h;
+    weft_layer *layer;            /* [h.n_layer] */
+    const weft_tensor *embedding; /* [n_vocab][n_embd], read from the mapping */
+    weft_weight *output;          /* [n_vocab][n_embd] */
+    const float *output_norm;     /* [n_embd] */
+    float *vectors;               /* owns every norm and bias */
+    double *inv_freq[2];          /* [rope_dim / 2]: of full layers, of sliding ones */
+
+    weft_kv_layout kv;
+    int64_t context;
+    int chunk; /* most tokens of one forward pass */
+    weft_scratch scratch;
+
+    weft_model_info info;
+    char *text[4]; /* owned strings of info: path, name, architecture, chat template */
+    char *notice;
+};
+
+/* For the dialects. */
+const weft_tokenizer *weft_model_tokenizer(const weft_model *model);
+
+/* Evaluates n tokens (n <= model->chunk), each at its row, whose page must be begun. Rows of one
+ * timeline stand in ascending order of position; several timelines may share a call. `want`,
+ * ascending, lists the n_want tokens whose logits will be asked for. */
+void weft_model_forward(weft_model *model, const int32_t *ids, const weft_row *row, size_t n,
+                        const size_t *want, size_t n_want);
+/* Logits of wanted tokens [from, from + n) of the last forward: out [n][n_vocab]. */
+void weft_model_logits(weft_model *model, size_t from, size_t n, float *out);
+
+#endif

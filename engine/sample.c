@@ -1,0 +1,232 @@
+/* Drawing a token.
+ *
+ *   logits -> repetition penalty -> mask -> temperature -> top-k -> top-p -> min-p -> draw
+ *
+ * The filters act on the tempered distribution over all allowed ids (what one drops does not change
+ * what the next sees): top-k keeps the k most probable, top-p the fewest whose probabilities sum to
+ * p, min-p those at least min_p times the most probable. Order among equals is by lower id,
+ * everywhere. Sampling k of a 150,000-word vocabulary needs no sort: ids that cannot be in the
+ * nucleus (their probability is below (1 - p) / n) fall out first, the rest is a heap from which
+ * only the kept ones are taken.
+ *
+ * Exact and portable: exponentials are weft_softmax_sum's, sums run in one fixed order in double,
+ * the logarithm is below, the uniform number is a hash of (seed, position). The penalty divides
+ * positive logits and multiplies negative ones (CTRL, arXiv 1909.05858).
+ */
+#include "engine/sample.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- numbers ---- */
+
+/* SplitMix64's output function: a bijection of 64-bit words. */
+static uint64_t mix(uint64_t z) {
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+double weft_sample_uniform(uint64_t seed, int64_t position) {
+    /* The seed is mixed before the position is added: seeds 1, 2, 3 must not give one shifted
+     * stream. */
+    uint64_t stream = mix(seed + 0x9e3779b97f4a7c15u);
+    uint64_t z = mix(stream + ((uint64_t)position + 1) * 0x9e3779b97f4a7c15u);
+    return (double)(z >> 11) * 0x1p-53;
+}
+
+/* ln x for finite x > 0 by plain arithmetic: libm's logarithm may differ by machine. x = 2^e m with
+ * m in [1/sqrt 2, sqrt 2); ln m = 2 atanh((m - 1) / (m + 1)). Relative error below 1e-15. */
+static double natural_log(double x) {
+    int e;
+    double m = frexp(x, &e);
+    if (m < 0.70710678118654752) {
+        m *= 2;
+        e--;
+    }
+    double t = (m - 1) / (m + 1), t2 = t * t, sum = 0;
+    for (int k = 25; k >= 1; k -= 2) sum = sum * t2 + 1.0 / k;
+    return e * 0.69314718055994531 + 2 * t * sum;
+}
+
+/* The largest value, or NAN if any value is not finite. Sixteen lanes, so that it vectorises. */
+static float largest(const float *x, size_t n) {
+    enum { LANES = 16 };
+    float top[LANES], bad[LANES];
+    for (int j = 0; j < LANES; j++) {
+        top[j] = -INFINITY;
+        bad[j] = 0;
+    }
+    size_t whole = n / LANES * LANES;
+    for (size_t i = 0; i < whole; i += LANES) {
+        for (int j = 0; j < LANES; j++) {
+            float v = x[i + (size_t)j];
+            top[j] = v > top[j] ? v : top[j];
+            bad[j] += v - v; /* 0 for a finite value, NAN for any other */
+        }
+    }
+    for (size_t i = whole; i < n; i++) {
+        top[0] = x[i] > top[0] ? x[i] : top[0];
+        bad[0] += x[i] - x[i];
+    }
+    for (int j = 1; j < LANES; j++) {
+        top[0] = top[j] > top[0] ? top[j] : top[0];
+        bad[0] += bad[j];
+    }
+    return top[0] + bad[0];
+}
+
+/* ---- which ids, with what weight ---- */
+
+static weft_status check_sampler(const weft_sampler *s, weft_error *err) {
+    if (!(isfinite(s->temperature) && s->temperature >= 0))
+        return weft_fail(err, WEFT_E_USAGE, "temperature %g: must be 0 or above", s->temperature);
+    if (s->top_k < 0) return weft_fail(err, WEFT_E_USAGE, "top-k %d: must be 0 or above", s->top_k);
+    if (!(s->top_p > 0 && s->top_p <= 1))
+        return weft_fail(err, WEFT_E_USAGE, "top-p %g: must be above 0 and at most 1", s->top_p);
+    if (!(s->min_p >= 0 && s->min_p <= 1))
+        return weft_fail(err, WEFT_E_USAGE, "min-p %g: must be within 0 and 1", s->min_p);
+    if (!(isfinite(s->repeat_penalty) && s->repeat_penalty > 0))
+        return weft_fail(err, WEFT_E_USAGE, "repeat penalty %g: must be above 0",
+                         s->repeat_penalty);
+    return WEFT_OK;
+}
+
+static void penalise(const weft_sample *s, float *logit) {
+    size_t n = s->n_recent < WEFT_REPEAT_LAST ? s->n_recent : WEFT_REPEAT_LAST;
+    const int32_t *recent = s->recent + (s->n_recent - n);
+    for (size_t i = 0; i < n; i++) {
+        bool seen = recent[i] < 0 || (size_t)recent[i] >= s->n_vocab;
+        for (size_t j = 0; j < i && !seen; j++) seen = recent[j] == recent[i];
+        if (seen) continue;
+        float *v = &logit[recent[i]];
+        double factor = s->sampler->repeat_penalty;
+        *v = (float)(*v > 0 ? *v / factor : *v * factor);
+    }
+}
+
+/* Logits after penalty and mask into s->weight; forbidden ids become -inf. */
+static void adjusted_logits(const weft_sample *s) {
+    float *w = s->weight;
+    memcpy(w, s->logits, s->n_vocab * sizeof *w);
+    if (s->sampler->repeat_penalty != 1) penalise(s, w);
+    if (!s->mask) return;
+    for (size_t i = 0; i < s->n_vocab; i++)
+        if (!(s->mask->allowed[i / 32] >> (i % 32) & 1)) w[i] = -INFINITY;
+}
+
+/* Lowest id among the largest; -1 if every id is forbidden. */
+static int32_t argmax(const float *x, size_t n) {
+    int32_t best = -1;
+    float top = -INFINITY;
+    for (size_t i = 0; i < n; i++) {
+        if (x[i] <= top) continue;
+        top = x[i];
+        best = (int32_t)i;
+    }
+    return best;
+}
+
+/* ---- filters: a heap of ids, the most probable on top ---- */
+
+static bool before(const float *w, int32_t a, int32_t b) {
+    return w[a] > w[b] || (w[a] == w[b] && a < b);
+}
+
+static void sift_down(const float *w, int32_t *heap, size_t n, size_t at) {
+    for (;;) {
+        size_t child = 2 * at + 1;
+        if (child >= n) return;
+        if (child + 1 < n && before(w, heap[child + 1], heap[child])) child++;
+        if (!before(w, heap[child], heap[at])) return;
+        int32_t t = heap[at];
+        heap[at] = heap[child];
+        heap[child] = t;
+        at = child;
+    }
+}
+
+/* Orders the kept candidates at the end of s->candidate, most probable last; *out_first is the
+ * index of the least probable one kept. `weight` holds exp((logit - max) / temperature): the
+ * largest is 1. */
+static void filter(const weft_sample *s, double total, size_t *out_first, size_t *out_end) {
+    const weft_sampler *p = s->sampler;
+    double floor = (1 - p->top_p) * total / (double)s->n_vocab;
+    if (p->min_p > floor) floor = p->min_p;
+    size_t n = 0;
+    for (size_t i = 0; i < s->n_vocab; i++)
+        if (s->weight[i] > 0 && s->weight[i] >= floor) s->candidate[n++] = (int32_t)i;
+    for (size_t i = n / 2; i-- > 0;) sift_down(s->weight, s->candidate, n, i);
+    double sum = 0;
+    size_t left = n, most = p->top_k > 0 ? (size_t)p->top_k : n;
+    while (left > 0 && n - left < most && !(p->top_p < 1 && left < n && sum >= p->top_p * total)) {
+        int32_t top = s->candidate[0];
+        sum += s->weight[top];
+        s->candidate[0] = s->candidate[--left];
+        s->candidate[left] = top;
+        sift_down(s->weight, s->candidate, left, 0);
+    }
+    *out_first = left;
+    *out_end = n;
+}
+
+/* Walks the candidates from the most probable to the one where the running sum passes u. */
+static int32_t pick(const weft_sample *s, size_t first, size_t end, double u) {
+    double sum = 0, run = 0;
+    for (size_t i = end; i-- > first;) sum += s->weight[s->candidate[i]];
+    for (size_t i = end; i-- > first;) {
+        run += s->weight[s->candidate[i]];
+        if (run > u * sum) return s->candidate[i];
+    }
+    return s->candidate[first];
+}
+
+/* Without filters the order does not matter: ids as they stand. */
+static int32_t pick_any(const weft_sample *s, double total, double u) {
+    double run = 0;
+    int32_t last = -1;
+    for (size_t i = 0; i < s->n_vocab; i++) {
+        if (s->weight[i] <= 0) continue;
+        last = (int32_t)i;
+        run += s->weight[i];
+        if (run > u * total) break;
+    }
+    return last;
+}
+
+/* With a temperature: s->weight holds the adjusted logits, `top` is the largest of them. */
+static int32_t draw(const weft_sample *s, float top) {
+    const weft_sampler *p = s->sampler;
+    float *w = s->weight;
+    for (size_t i = 0; i < s->n_vocab; i++)
+        w[i] = (float)(((double)w[i] - (double)top) / p->temperature);
+    (void)weft_softmax_sum(w, s->n_vocab, 0, w);
+    double total = 0;
+    for (size_t i = 0; i < s->n_vocab; i++) total += w[i];
+    double u = weft_sample_uniform(p->seed, s->position);
+    bool filtered = p->top_k > 0 || p->top_p < 1 || p->min_p > 0;
+    if (!filtered) return pick_any(s, total, u);
+    size_t first, end;
+    filter(s, total, &first, &end);
+    return pick(s, first, end, u);
+}
+
+weft_status weft_sample_draw(const weft_sample *s, int32_t *out_id, float *out_logprob,
+                             weft_error *err) {
+    weft_status status = check_sampler(s->sampler, err);
+    if (status) return status;
+    float top = largest(s->logits, s->n_vocab);
+    if (!isfinite(top))
+        return weft_fail(err, WEFT_E_MODEL,
+                         "logits at position %lld are not finite: the model file is damaged",
+                         (long long)s->position);
+    double logsum = 0;
+    if (out_logprob) logsum = natural_log(weft_softmax_sum(s->logits, s->n_vocab, top, s->weight));
+    adjusted_logits(s);
+    int32_t id = argmax(s->weight, s->n_vocab);
+    if (id < 0) return weft_fail(err, WEFT_E_INVALID, "the mask allows no token");
+    if (s->sampler->temperature > 0) id = draw(s, s->weight[id]);
+    if (out_logprob) *out_logprob = (float)((double)s->logits[id] - (double)top - logsum);
+    *out_id = id;
+    return WEFT_OK;
+}
