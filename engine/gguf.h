@@ -45,7 +45,10 @@ typedef struct weft_tensor {
     size_t bytes;
 } weft_tensor;
 
+/* path of a split model: its first part. */
 weft_status weft_gguf_open(weft_gguf **out, const char *path, weft_error *err);
+/* Over bytes that outlive the file; not for split models. Tensor data is aligned as bytes is. */
+weft_status weft_gguf_open_memory(weft_gguf **out, const void *bytes, size_t n, weft_error *err);
 void weft_gguf_close(weft_gguf *file);
 
 size_t weft_gguf_tensor_count(const weft_gguf *file);
@@ -69,6 +72,11 @@ bool weft_gguf_array_text(const weft_gguf *file, const char *key, size_t i, weft
 bool weft_gguf_array_int(const weft_gguf *file, const char *key, size_t i, int64_t *out);
 bool weft_gguf_array_float(const weft_gguf *file, const char *key, size_t i, double *out);
 
+/* The keys, in file order. */
+size_t weft_gguf_key_count(const weft_gguf *file);
+weft_text weft_gguf_key_at(const weft_gguf *file, size_t i);
+
+/* All parts together. */
 size_t weft_gguf_file_bytes(const weft_gguf *file);
 /* Digest of what identifies the file cheaply: header, metadata, tensor table, size, and 4 KiB samples
  * spread over the data. */
