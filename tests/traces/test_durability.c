@@ -20,11 +20,14 @@
 
 /* ---- syncs, counted: these stand before libc's for SQLite too ---- */
 
-static int syncs;
+static int syncs, dirs_synced;
+static ino_t dir_synced[64]; /* inodes of the last of them */
 
 int fsync(int fd)
 {
+    struct stat st;
     syncs++;
+    if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) dir_synced[dirs_synced++ % 64] = st.st_ino;
     return (int)syscall(SYS_fsync, fd);
 }
 
@@ -34,14 +37,27 @@ int fdatasync(int fd)
     return (int)syscall(SYS_fdatasync, fd);
 }
 
+static bool directory_was_synced(const char *path)
+{
+    struct stat st;
+    bool found = false;
+    assert_int_equal(stat(path, &st), 0);
+    for (int i = 0; i < 64; i++) found |= dir_synced[i] == st.st_ino;
+    return found;
+}
+
 static void durable_means_synced(void **state)
 {
     weft_trace *t = NULL;
     weft_error err;
     uint8_t digest[WEFT_DIGEST_BYTES];
+    char dir[512];
+    snprintf(dir, sizeof dir, "%s/run", (const char *)*state);
     syncs = 0;
-    must(weft_trace_create(&t, *state, "sync", &err), &err);
-    assert_true(syncs >= 3); /* the schema, the directory, its parent */
+    must(weft_trace_create(&t, dir, "sync", &err), &err);
+    assert_true(syncs > dirs_synced);
+    assert_true(directory_was_synced(dir));    /* for the name of the file in it */
+    assert_true(directory_was_synced(*state)); /* and for its own */
     for (int i = 0; i < 5; i++) {
         syncs = 0;
         must(append_text(t, "turn", "", "{}", WEFT_DURABLE, &err), &err);
@@ -60,7 +76,7 @@ static void durable_means_synced(void **state)
     assert_true(syncs >= 1);
     must(append_text(t, "turn", "", "{}", WEFT_BATCHED, &err), &err);
     weft_trace *r = NULL; /* keeps the last close from checkpointing, which would sync as well */
-    must(weft_trace_open(&r, *state, false, &err), &err);
+    must(weft_trace_open(&r, dir, false, &err), &err);
     syncs = 0;
     must(weft_trace_close(t, &err), &err);
     assert_true(syncs >= 1);
@@ -214,14 +230,21 @@ static void a_reader_follows_the_writer(void **state)
     must(weft_trace_close(r, &err), &err);
 }
 
+enum protection { PROTECTED, STRAY_WAL, WRITABLE_DIRECTORY };
+
 /* In a child without root's powers and with the directory write-protected; 0 if all held. */
-static int read_protected(const char *dir, bool readable)
+static int read_protected(const char *dir, enum protection how)
 {
     weft_trace *t = NULL;
     weft_error err = {0};
     if (geteuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0)) return 2;
     weft_status status = weft_trace_open(&t, dir, false, &err);
-    if (!readable) return status == WEFT_E_STORAGE && strstr(err.message, "-wal") ? 0 : 3;
+    if (how == WRITABLE_DIRECTORY) {
+        weft_trace_close(t, NULL);
+        status = weft_trace_open(&t, dir, true, &err);
+        return status == WEFT_E_STORAGE && strstr(err.message, "write-protected") ? 0 : 7;
+    }
+    if (how == STRAY_WAL) return status == WEFT_E_STORAGE && strstr(err.message, "-wal") ? 0 : 3;
     if (status) return 4;
     int64_t next = 0;
     status = weft_trace_each(t, 0, in_order, &next, &err);
@@ -230,11 +253,11 @@ static int read_protected(const char *dir, bool readable)
     return weft_trace_open(&t, dir, true, NULL) == WEFT_E_STORAGE ? 0 : 6;
 }
 
-static int protected_result(const char *dir, bool readable)
+static int protected_result(const char *dir, enum protection how)
 {
     int result = -1;
     pid_t pid = fork();
-    if (pid == 0) _exit(read_protected(dir, readable));
+    if (pid == 0) _exit(read_protected(dir, how));
     assert_true(pid > 0);
     waitpid(pid, &result, 0);
     return WIFEXITED(result) ? WEXITSTATUS(result) : -1;
@@ -254,14 +277,18 @@ static void a_closed_trace_reads_from_a_protected_directory(void **state)
     must(weft_trace_close(t, &err), &err);
     assert_int_equal(chmod(file, 0444), 0);
     assert_int_equal(chmod(dir, 0555), 0);
-    assert_int_equal(protected_result(dir, true), 0);
+    assert_int_equal(protected_result(dir, PROTECTED), 0);
     /* a WAL beside it holds events that an immutable open would not see: refused, not skipped */
     assert_int_equal(chmod(dir, 0755), 0);
     snprintf(file, sizeof file, "%s/trace.db-wal", dir);
     assert_int_equal(weft_file_write(file, "some frames", 11, 0600, NULL), WEFT_OK);
     assert_int_equal(chmod(dir, 0555), 0);
-    assert_int_equal(protected_result(dir, false), 0);
-    assert_int_equal(chmod(dir, 0755), 0);
+    assert_int_equal(protected_result(dir, STRAY_WAL), 0);
+    assert_int_equal(chmod(dir, 0777), 0);
+    assert_int_equal(unlink(file), 0);
+    snprintf(file, sizeof file, "%s/trace.lock", dir);
+    assert_int_equal(unlink(file), 0);
+    assert_int_equal(protected_result(dir, WRITABLE_DIRECTORY), 0);
 }
 
 /* ---- failing storage ---- */
@@ -342,15 +369,21 @@ static void a_file_in_the_way_is_reported(void **state)
 {
     weft_trace *t = NULL;
     weft_error err;
-    char path[512];
+    char path[512], target[512];
     snprintf(path, sizeof path, "%s/file", (const char *)*state);
     assert_int_equal(weft_file_write(path, "", 0, 0600, NULL), WEFT_OK);
     assert_int_equal(weft_trace_create(&t, path, "x", &err), WEFT_E_STORAGE);
     snprintf(path, sizeof path, "%s/trace.lock",
              (const char *)*state); /* a planted link is not followed */
-    assert_int_equal(symlink("/dev/null", path), 0);
+    snprintf(target, sizeof target, "%s/target", (const char *)*state);
+    assert_int_equal(weft_file_write(target, "precious", 8, 0600, NULL), WEFT_OK);
+    assert_int_equal(symlink(target, path), 0);
     assert_int_equal(weft_trace_create(&t, *state, "x", &err), WEFT_E_STORAGE);
     assert_null(t);
+    weft_buffer b = WEFT_BUFFER_INIT;
+    assert_int_equal(weft_file_read(target, 100, &b, NULL), WEFT_OK);
+    assert_string_equal(b.data, "precious");
+    weft_buffer_free(&b);
 }
 
 #ifdef WEFT_FAULTS

@@ -137,6 +137,11 @@ static void bad_arguments_change_nothing(void **state)
         assert_int_equal(append_text(t, "turn", bad_span[i], "{}", WEFT_DURABLE, &err),
                          WEFT_E_INVALID);
 
+    char span[130];
+    memset(span, 'x', sizeof span - 1);
+    span[129] = '\0';
+    assert_int_equal(append_text(t, "turn", span, "{}", WEFT_DURABLE, &err), WEFT_E_INVALID);
+
     cJSON *v = cJSON_CreateObject(); /* what a parser would not have let through */
     cJSON_AddStringToObject(v, "text", "bad \xff byte");
     assert_int_equal(weft_trace_append(t, "turn", "", v, WEFT_DURABLE, NULL, &err), WEFT_E_INVALID);
@@ -295,8 +300,13 @@ static void tampering_is_found_where_it_was_done(void **state)
         {HDR(0, "\"ts\":\"1", "\"ts\":\"2"), "event 0:"},
         {HDR(4, "\"ts\":\"1", "\"ts\":\"2"), "event 5:"}, /* nothing behind vouches for event 5 */
         {HDR(3, "\"len\":2", "\"len\":1"), "event 3:"},
-        {HDR(3, "\"v\":1", "\"v\":2"), "event 3:"},
+        {HDR(3, "\"v\":1", "\"v\":2"), "event 3: its header has format version 2"},
         {HDR(3, ",\"v\":1", ", \"v\":1"), "event 3:"},
+        /* the last header has no event behind it: only what it says of itself can show */
+        {HDR(5, ",\"v\":1", ", \"v\":1"), "event 5:"},
+        {HDR(5, "\"seq\":5", "\"seq\":6"), "event 5:"},
+        {HDR(5, "\"run\":\"run-1", "\"run\":\"run-2"), "event 5:"},
+        {HDR(5, "\"len\":2", "\"len\":1"), "event 5:"},
         {HDR(3, "\"prev\":\"", "\"prev\":\"0"), "event 3:"},
         {HDR(2, "\"body\":\"", "\"body\":\"0"), "event 2:"},
         {"UPDATE ev SET hdr = (SELECT hdr FROM ev WHERE seq = 2) WHERE seq = 3", "event 3:"},
@@ -304,8 +314,8 @@ static void tampering_is_found_where_it_was_done(void **state)
          "body "
          "FROM ev e WHERE e.seq = 7 - ev.seq) WHERE seq IN (3, 4)",
          "event 3:"},
-        {"DELETE FROM ev WHERE seq = 3", "event 3:"},
-        {"DELETE FROM ev WHERE seq = 0", "event 0:"},
+        {"DELETE FROM ev WHERE seq = 3", "event 3: is missing"},
+        {"DELETE FROM ev WHERE seq = 0", "event 0: is missing"},
         {"DELETE FROM ev WHERE seq = 4", "event 4:"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -434,9 +444,14 @@ static void blobs_come_back_or_say_why_not(void **state)
     weft_sha256_of(bytes, 4096, want);
     assert_memory_equal(noise, want, sizeof want);
     must(append_text(t, "tool.result", "", "{\"n\":1}", WEFT_BATCHED, &err), &err);
+    uint8_t late[WEFT_DIGEST_BYTES];
+    must(weft_trace_put_blob(t, "late", 4, late, &err), &err); /* no event follows: close commits */
     must(weft_trace_close(t, &err), &err);
 
     must(weft_trace_open(&t, *state, false, &err), &err);
+    must(weft_trace_get_blob(t, late, &out, &err), &err);
+    assert_string_equal(out.data, "late");
+    weft_buffer_clear(&out);
     weft_buffer_puts(&out, "kept:");
     must(weft_trace_get_blob(t, noise, &out, &err), &err);
     assert_int_equal(out.size, 5 + 4096);
