@@ -91,12 +91,13 @@ static weft_status apply_segment(run_state *s, const cJSON *body, weft_error *er
     }
     s->script_done++;
     if (weft_json_bool(body, "open", false)) {
+        if (s->phase == RUN_USER) status = replace(&s->user, NULL, err);
         s->phase = RUN_TURN;
         s->turn_from = s->n_id;
         s->script_done = s->turn_segments = s->n_sampled = 0;
         calls_free(s);
     }
-    return WEFT_OK;
+    return status;
 }
 
 static weft_status apply_turn(run_state *s, const cJSON *body, weft_error *err)
@@ -183,7 +184,8 @@ static weft_status apply_result(run_state *s, const cJSON *body, weft_error *err
     c->failed = weft_json_bool(body, "error", false);
     s->calls++;
     bool repeated = weft_json_bool(body, "repeated", false);
-    if (!repeated) s->repeats = 0;
+    s->repeats = repeated ? s->repeats + 1 : 0;
+    if (s->repeats >= 2) s->must_answer = true;
     if (!repeated && weft_json_bool(body, "executed", false)) {
         if (!weft_json_bool(body, "idempotent", false))
             memory_free(s); /* it may have changed what the others looked at */
@@ -214,9 +216,6 @@ weft_status run_state_apply(run_state *s, const char *type, const cJSON *body, w
         c->started = true;
     } else if (strcmp(type, "tool.result") == 0) {
         return apply_result(s, body, err);
-    } else if (strcmp(type, "nudge") == 0) {
-        s->repeats = weft_json_int(body, "count", s->repeats + 1);
-        if (s->repeats >= 2) s->must_answer = true;
     } else if (strcmp(type, "kv") == 0) {
         if (cJSON_HasObjectItem(body, "sampled"))
             return take_ids(body, "sampled", &s->sampled, &s->n_sampled, &s->sampled_capacity, err);

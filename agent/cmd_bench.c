@@ -1,0 +1,147 @@
+/* `weft model bench`: prefill and decode speed, beside a plain read of as many bytes as decode reads, in
+ * the same run: the share of the machine's limit that is reached. */
+#include "agent/commands.h"
+#include "agent/engine_options.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+enum { READ_REPEATS = 5, MAX_READERS = 64 };
+
+typedef struct reader {
+    const uint64_t *from;
+    size_t n;
+    uint64_t sum; /* keeps the reads from being optimised away */
+} reader;
+
+static void *read_part(void *context)
+{
+    reader *r = context;
+    uint64_t sum[8] = {0};
+    for (size_t i = 0; i + 8 <= r->n; i += 8)
+        for (size_t k = 0; k < 8; k++) sum[k] ^= r->from[i + k];
+    for (size_t k = 0; k < 8; k++) r->sum ^= sum[k];
+    return NULL;
+}
+
+static double read_once(const uint64_t *from, size_t words, int threads)
+{
+    pthread_t thread[MAX_READERS];
+    reader part[MAX_READERS];
+    int started = 0;
+    size_t each = words / (size_t)threads;
+    int64_t begin = weft_monotonic_ns();
+    for (int i = 0; i < threads; i++) part[i] = (reader){from + each * (size_t)i, each, 0};
+    for (; started < threads - 1; started++)
+        if (pthread_create(&thread[started], NULL, read_part, &part[started]) != 0) break;
+    for (int i = started; i < threads; i++) read_part(&part[i]);
+    for (int i = 0; i < started; i++) pthread_join(thread[i], NULL);
+    int64_t spent = weft_monotonic_ns() - begin;
+    uint64_t all = 0;
+    for (int i = 0; i < threads; i++) all ^= part[i].sum;
+    return all == 42 ? -1 : (double)(words * sizeof *from) / ((double)spent / 1e9);
+}
+
+/* Best of several plain reads, bytes per second, with as many threads as the engine uses; in huge pages
+ * where the system gives them, as the weights are. */
+static weft_status plain_read(size_t bytes, int threads, double *out, weft_error *err)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return weft_fail_errno(err, WEFT_E_MEMORY, "map %zu bytes for the plain read", bytes);
+    madvise(memory, bytes, MADV_HUGEPAGE);
+    uint64_t *word = memory;
+    size_t words = bytes / sizeof *word;
+    for (size_t i = 0; i < words; i++) word[i] = i;
+    *out = 0;
+    if (threads > MAX_READERS) threads = MAX_READERS;
+    for (int i = 0; i < READ_REPEATS; i++) {
+        double speed = read_once(word, words, threads);
+        if (speed > *out) *out = speed;
+    }
+    munmap(memory, bytes);
+    return WEFT_OK;
+}
+
+static void fill(int32_t *ids, size_t n, int64_t n_vocab)
+{
+    uint64_t x = 88172645463325252u; /* any ids do: speed does not depend on them */
+    for (size_t i = 0; i < n; i++) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        ids[i] = (int32_t)(x % (uint64_t)n_vocab);
+    }
+}
+
+typedef struct figures {
+    double prefill, decode; /* tokens per second */
+} figures;
+
+static weft_status measure(weft_model *model, size_t n_prompt, size_t n_decode, size_t depth, figures *out, weft_error *err)
+{
+    const weft_model_info *info = weft_model_get_info(model);
+    size_t n = n_prompt > depth ? n_prompt : depth;
+    weft_timeline *timeline = NULL;
+    int32_t *ids = calloc(n + n_decode + 1, sizeof *ids);
+    if (!ids) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    fill(ids, n + n_decode, info->n_vocab);
+    weft_status status = weft_timeline_open(&timeline, model, NULL, NULL, 0, err);
+    int64_t begin = weft_monotonic_ns();
+    if (!status && n_prompt) status = weft_timeline_append(timeline, ids, n_prompt, err);
+    if (!status && n_prompt) status = weft_timeline_evaluate(timeline, NULL, NULL, err);
+    out->prefill = (double)n_prompt / ((double)(weft_monotonic_ns() - begin) / 1e9);
+    if (depth < n_prompt) { /* decode begins at the wanted depth: on a timeline of its own */
+        weft_timeline_close(timeline);
+        timeline = NULL;
+        if (!status) status = weft_timeline_open(&timeline, model, NULL, NULL, 0, err);
+        if (!status) status = weft_timeline_append(timeline, ids, depth ? depth : 1, err);
+    } else if (!status && depth > n_prompt) {
+        status = weft_timeline_append(timeline, ids + n_prompt, depth - n_prompt, err);
+    }
+    if (!status && weft_timeline_pending(timeline)) status = weft_timeline_evaluate(timeline, NULL, NULL, err);
+    begin = weft_monotonic_ns();
+    for (size_t i = 0; i < n_decode && !status; i++) {
+        status = weft_timeline_append(timeline, ids + n + i, 1, err);
+        if (!status) status = weft_timeline_evaluate(timeline, NULL, NULL, err);
+    }
+    out->decode = (double)n_decode / ((double)(weft_monotonic_ns() - begin) / 1e9);
+    weft_timeline_close(timeline);
+    free(ids);
+    return status;
+}
+
+weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *err)
+{
+    size_t n_prompt = (size_t)weft_option_int(o, OPT_PROMPT_TOKENS), n_decode = (size_t)weft_option_int(o, OPT_DECODE_TOKENS);
+    size_t depth = (size_t)weft_option_int(o, OPT_DEPTH);
+    weft_model *model = NULL;
+    figures speed = {0, 0};
+    double read = 0;
+    weft_status status = engine_open(o, false, &model, err);
+    if (status) return status;
+    const weft_model_info *info = weft_model_get_info(model);
+    status = measure(model, n_prompt, n_decode, depth, &speed, err);
+    if (!status) status = plain_read(info->weight_bytes, info->threads, &read, err);
+    if (!status) {
+        double share = read > 0 ? speed.decode * (double)info->weight_bytes / read : 0;
+        if (weft_option_flag(o, OPT_JSON)) {
+            cJSON *line = cJSON_CreateObject();
+            cJSON_AddStringToObject(line, "backend", info->backend);
+            weft_json_add_int(line, "threads", info->threads);
+            weft_json_add_int(line, "depth", (int64_t)depth);
+            cJSON_AddNumberToObject(line, "prefill_tokens_per_second", speed.prefill);
+            cJSON_AddNumberToObject(line, "decode_tokens_per_second", speed.decode);
+            cJSON_AddNumberToObject(line, "read_bytes_per_second", read);
+            cJSON_AddNumberToObject(line, "read_share", share);
+            status = print_json(line, err);
+        } else {
+            printf("%s, %d threads, %zu MiB of weights\nprefill %zu tokens: %.1f tokens/s\n"
+                   "decode %zu tokens at %zu: %.1f tokens/s, %.0f %% of a plain read (%.1f GB/s)\n",
+                   info->backend, info->threads, info->weight_bytes >> 20, n_prompt, speed.prefill, n_decode, depth,
+                   speed.decode, 100 * share, read / 1e9);
+        }
+    }
+    weft_model_close(model);
+    return status;
+}

@@ -1,0 +1,46 @@
+/* Opening a model from the command line's options. */
+#include "agent/engine_options.h"
+
+#include "agent/models.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+weft_status engine_open(const weft_options *o, bool vocab_only, weft_model **out, weft_error *err)
+{
+    const char *isa = weft_option_text(o, OPT_ISA);
+    char *path = NULL;
+    weft_engine_options options = {
+        .isa = *isa ? isa : NULL,
+        .threads = (int)weft_option_int(o, OPT_THREADS),
+        .kv_type = strcmp(weft_option_text(o, OPT_KV_TYPE), "f32") == 0 ? WEFT_KV_F32 : WEFT_KV_F16,
+        .context = weft_option_int(o, OPT_CTX),
+        .chunk = (int)weft_option_int(o, OPT_CHUNK),
+        .vocab_only = vocab_only,
+    };
+    weft_status status = models_resolve(weft_option_text(o, OPT_MODEL), &path, err);
+    if (!status) status = weft_model_open(out, path, &options, err);
+    free(path);
+    return status;
+}
+
+weft_status engine_read_ids(const cJSON *list, int64_t n_vocab, int32_t **out, size_t *n, weft_error *err)
+{
+    const cJSON *item;
+    size_t count = 0;
+    if (!cJSON_IsArray(list)) return weft_fail(err, WEFT_E_CONFIG, "a JSON array of token ids is expected");
+    int32_t *ids = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof *ids);
+    if (!ids) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    cJSON_ArrayForEach(item, list)
+    {
+        if (!cJSON_IsNumber(item) || item->valuedouble < 0 || item->valuedouble >= (double)n_vocab ||
+            item->valuedouble != (double)(int64_t)item->valuedouble) {
+            free(ids);
+            return weft_fail(err, WEFT_E_CONFIG, "entry %zu is no token id below %lld", count, (long long)n_vocab);
+        }
+        ids[count++] = (int32_t)item->valuedouble;
+    }
+    *out = ids;
+    *n = count;
+    return WEFT_OK;
+}
