@@ -158,7 +158,11 @@ static void *run_job(void *context)
 {
     job *j = context;
     const run_call *c = &j->run->state.call[j->index];
-    j->status = weft_toolset_call(j->run->tools, c->name, j->arguments, &weft_interrupted, &j->result, &j->err);
+    bool broken = WEFT_FAULT_POINT("run.tool");
+    j->status = broken ? weft_fail(&j->err, WEFT_E_SANDBOX, "fault point run.tool")
+                       : weft_toolset_call(j->run->tools, c->name, j->arguments, &weft_interrupted,
+                                           &j->result, &j->err);
+    if (WEFT_FAULT_POINT("run.tool_done")) j->status = weft_fail(&j->err, WEFT_E_SANDBOX, "fault point run.tool_done");
     return NULL;
 }
 

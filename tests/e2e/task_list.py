@@ -1,0 +1,35 @@
+"""Four real tasks for the 1.5B model: what is asked, with which tools, and what a right answer holds."""
+from harness import ROOT
+
+HOTELS = str(ROOT / "tests" / "e2e" / "tasks" / "hotels")
+
+TASKS = {
+    "product": {
+        "task": "What is 48213 times 90817? Use the calculator.",
+        "options": ["--tools", "calculator"],
+        "answer": [str(48213 * 90817)],
+        "calls": 1,
+    },
+    "bill": {
+        "task": "A hotel room costs 129.50 euros per night. I stay 4 nights. A tax of 12 percent is added to the whole sum. "
+                "What is the total? Use the calculator.",
+        "options": ["--tools", "calculator"],
+        "answer": ["580.16"],
+        "calls": 1,
+    },
+    "hotels": {
+        "task": "Search for the price per night of Hotel Seaview. Then search for the price per night of Hotel Fjordgard. "
+                "Then use the calculator to compute how much three nights cost in each. Which one is cheaper, and what do "
+                "three nights there cost?",
+        "options": ["--tools", "web_search,calculator", "--docs", HOTELS],
+        "answer": ["Fjordgard", "372"],
+        "calls": 3,
+    },
+    "program": {
+        "task": "Write a Python program that prints the sum of all prime numbers below 1000 and run it. Then use the calculator "
+                "to divide that sum by 7. What is the result?",
+        "options": ["--tools", "code_run,calculator"],
+        "answer": ["10875.28"],
+        "calls": 2,
+    },
+}
