@@ -90,7 +90,9 @@ static weft_status step_opening(weft_run *r, weft_error *err)
     const cJSON *begin = r->state.begin;
     const char *task = weft_json_string(begin, "task");
     weft_script script = {0};
-    cJSON *tools = weft_toolset_count(r->tools) ? weft_toolset_definitions(r->tools) : NULL;
+    cJSON *tools = r->definitions                ? cJSON_Duplicate(r->definitions, true)
+                   : weft_toolset_count(r->tools) ? weft_toolset_definitions(r->tools)
+                                                  : NULL;
     weft_status status = weft_dialect_begin(r->dialect, weft_json_string(begin, "system"), tools,
                                             task ? task : "", read_think(begin), &script, err);
     if (!status) status = write_script(r, &script, err);

@@ -32,6 +32,8 @@ typedef struct weft_run {
     weft_sampler sampler;
     weft_turn_tool *offered; /* [n_offered] */
     size_t n_offered;
+    cJSON *definitions;      /* --tools-json: offered in place of the toolset, never run */
+    weft_schema **schema;    /* [n_offered] of the definitions, or NULL */
     int64_t started_ns, elapsed_before_ns, evaluated_before;
     int32_t *sampled; /* ids of the turn in progress */
     size_t n_sampled, sampled_capacity;

@@ -271,10 +271,26 @@ weft_status run_calls(weft_run *r, weft_error *err)
     return status;
 }
 
+/* Why a call could not be run as it stands, "" if it could. */
+static void call_fault(const weft_run *r, const run_call *c, weft_error *why)
+{
+    cJSON *arguments = NULL;
+    why->message[0] = '\0';
+    if (c->error || !c->arguments) {
+        weft_fail(why, WEFT_E_INVALID, "%s", c->error ? c->error : "the call has no arguments object");
+    } else if (!weft_json_parse(c->arguments, strlen(c->arguments), &arguments, why)) {
+        for (size_t i = 0; i < r->n_offered; i++)
+            if (strcmp(r->offered[i].name, c->name) == 0 && r->offered[i].schema)
+                weft_schema_check(r->offered[i].schema, arguments, why);
+    }
+    cJSON_Delete(arguments);
+}
+
 weft_status run_print_calls(weft_run *r, weft_error *err)
 {
     for (size_t i = 0; i < r->state.n_call; i++) {
         const run_call *c = &r->state.call[i];
+        weft_error why;
         cJSON *body = cJSON_CreateObject();
         weft_buffer text = WEFT_BUFFER_INIT;
         char span[48];
@@ -282,7 +298,8 @@ weft_status run_print_calls(weft_run *r, weft_error *err)
         weft_json_add_int(body, "index", (int64_t)i);
         cJSON_AddStringToObject(body, "tool", c->name);
         if (c->arguments) cJSON_AddStringToObject(body, "arguments", c->arguments);
-        if (c->error) cJSON_AddStringToObject(body, "error", c->error);
+        call_fault(r, c, &why);
+        if (*why.message) cJSON_AddStringToObject(body, "error", why.message);
         if (!r->json) {
             weft_json_compact(body, &text);
             printf("%s\n", weft_buffer_str(&text));

@@ -187,6 +187,37 @@ static weft_status check_tools(const weft_run *r, const cJSON *begin, weft_error
     return WEFT_OK;
 }
 
+/* --tools-json: OpenAI-style definitions, as an array or under "tools". */
+static weft_status read_definitions(weft_run *r, const char *path, weft_error *err)
+{
+    cJSON *json = NULL;
+    weft_status status = weft_json_parse_file(path, &json, err);
+    if (status) return status == WEFT_E_INVALID ? WEFT_E_CONFIG : status;
+    cJSON *list = cJSON_IsArray(json) ? json : cJSON_DetachItemFromObjectCaseSensitive(json, "tools");
+    if (list != json) cJSON_Delete(json);
+    r->definitions = list;
+    size_t n = cJSON_IsArray(list) ? (size_t)cJSON_GetArraySize(list) : 0;
+    if (!n) return weft_fail(err, WEFT_E_CONFIG, "%s: an array of tool definitions is expected", path);
+    r->offered = calloc(n, sizeof *r->offered);
+    r->schema = calloc(n, sizeof *r->schema);
+    if (!r->offered || !r->schema) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    const cJSON *item;
+    cJSON_ArrayForEach(item, list)
+    {
+        const cJSON *function = cJSON_GetObjectItemCaseSensitive(item, "function");
+        const cJSON *parameters = cJSON_GetObjectItemCaseSensitive(function, "parameters");
+        const char *name = weft_json_string(function, "name");
+        if (!name) return weft_fail(err, WEFT_E_CONFIG, "%s: tool %zu has no function.name", path, r->n_offered);
+        if (parameters && weft_schema_compile(parameters, &r->schema[r->n_offered], err)) {
+            weft_fail_prefix(err, "%s: parameters of %s", path, name);
+            return WEFT_E_CONFIG;
+        }
+        r->offered[r->n_offered] = (weft_turn_tool){name, r->schema[r->n_offered]};
+        r->n_offered++;
+    }
+    return WEFT_OK;
+}
+
 weft_status run_open_tools(weft_run *r, const cJSON *begin, weft_error *err)
 {
     const char *docs = setting(r, begin, OPT_DOCS), *searxng = setting(r, begin, OPT_SEARXNG);
@@ -204,6 +235,10 @@ weft_status run_open_tools(weft_run *r, const cJSON *begin, weft_error *err)
     if (!status) status = add_manifests(r, begin, err);
     if (!status && strcmp(setting(r, begin, OPT_TOOLS), "none") != 0) status = add_directories(r, err);
     if (!status && begin) status = check_tools(r, begin, err);
+    const char *json = weft_option_text(r->options, OPT_TOOLS_JSON);
+    if (!status && *json && !weft_option_flag(r->options, OPT_NO_EXEC))
+        status = weft_fail(err, WEFT_E_USAGE, "--tools-json offers tools that cannot be run: give --no-exec too");
+    if (!status && *json) status = read_definitions(r, json, err);
     free(cache);
     free(home);
     return status;
@@ -308,6 +343,8 @@ weft_status run_read_begin(weft_run *r, weft_error *err)
         .repeat_penalty = strtod(setting(r, begin, OPT_REPEAT_PENALTY), NULL),
         .seed = strtoull(setting(r, begin, OPT_SEED), NULL, 10),
     };
+    r->elapsed_before_ns = r->state.elapsed_ns;
+    if (r->definitions) return WEFT_OK;
     r->n_offered = weft_toolset_count(r->tools);
     r->offered = calloc(r->n_offered ? r->n_offered : 1, sizeof *r->offered);
     if (!r->offered) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
@@ -315,7 +352,6 @@ weft_status run_read_begin(weft_run *r, weft_error *err)
         const weft_tool_info *info = weft_toolset_info(r->tools, i);
         r->offered[i] = (weft_turn_tool){info->name, info->schema};
     }
-    r->elapsed_before_ns = r->state.elapsed_ns;
     return WEFT_OK;
 }
 
@@ -327,6 +363,9 @@ void run_close(weft_run *r)
     weft_toolset_free(r->tools);
     weft_launcher_stop(r->launcher);
     run_state_free(&r->state);
+    for (size_t i = 0; r->schema && i < r->n_offered; i++) weft_schema_free(r->schema[i]);
+    free(r->schema);
+    cJSON_Delete(r->definitions);
     free(r->offered);
     free(r->sampled);
     free(r->workspace);
