@@ -27,13 +27,14 @@ typedef struct transfer {
     CURL *curl;
     int fd;
     char *state_path;
-    char where[256];              /* scheme, host and path, for messages */
+    char where[256];                 /* scheme, host and path, for messages */
     char validator[VALIDATOR_BYTES]; /* of what the file holds, "" if there is none */
-    int64_t have;                 /* bytes of the file that count */
-    int64_t total;                /* of the resource as the server says, -1 unknown */
-    int64_t best;                 /* the most that was ever there: progress is what passes it */
+    int64_t have;                    /* bytes of the file that count */
+    int64_t total;                   /* of the resource as the server says, -1 unknown */
+    int64_t best;                    /* the most that was ever there: progress is what passes it */
     /* of the response in progress */
-    bool begun;                   /* its body was accepted */
+    bool connected; /* there was a connection */
+    bool begun;     /* its body was accepted */
     char etag[VALIDATOR_BYTES], modified[VALIDATOR_BYTES];
     int64_t length, range_from, range_total;
     weft_status failed; /* set by a callback, which then stops libcurl */
@@ -48,7 +49,8 @@ static void shown(const char *url, char out[256])
     CURLU *u = curl_url();
     char *scheme = NULL, *host = NULL, *port = NULL, *path = NULL;
     snprintf(out, 256, "the URL");
-    if (u && !curl_url_set(u, CURLUPART_URL, url, 0) && !curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) &&
+    if (u && !curl_url_set(u, CURLUPART_URL, url, 0) &&
+        !curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) &&
         !curl_url_get(u, CURLUPART_HOST, &host, 0) && !curl_url_get(u, CURLUPART_PATH, &path, 0)) {
         curl_url_get(u, CURLUPART_PORT, &port, 0);
         snprintf(out, 256, "%s://%s%s%s%s", scheme, host, port ? ":" : "", port ? port : "", path);
@@ -94,17 +96,14 @@ static CURL *handle_new(const char *url, const char *token, struct curl_slist **
 /* The reason of a finished exchange that brought no usable answer. */
 static weft_status explain(const char *where, CURLcode code, long http, weft_error *err)
 {
-    if (code == CURLE_OPERATION_TIMEDOUT && http == 0)
-        return weft_fail(err, WEFT_E_NETWORK, "%s: no connection within %d seconds", where,
-                         CONNECT_SECONDS);
     if (code != CURLE_OK)
         return weft_fail(err, WEFT_E_NETWORK, "%s: %s", where, curl_easy_strerror(code));
     if (http == 404 || http == 410)
         return weft_fail(err, WEFT_E_NOT_FOUND, "%s: not found (HTTP %ld)", where, http);
     if (http == 401 || http == 403)
         return weft_fail(err, WEFT_E_DENIED,
-                         "%s: access refused (HTTP %ld); set HF_TOKEN to a token that may read it", where,
-                         http);
+                         "%s: access refused (HTTP %ld); set HF_TOKEN to a token that may read it",
+                         where, http);
     return weft_fail(err, WEFT_E_NETWORK, "%s: HTTP %ld", where, http);
 }
 
@@ -160,7 +159,8 @@ static void state_load(transfer *t)
     struct stat st;
     t->have = 0;
     if (weft_json_parse_file(t->state_path, &json, NULL)) return;
-    const char *url = weft_json_string(json, "url"), *validator = weft_json_string(json, "validator");
+    const char *url = weft_json_string(json, "url"),
+               *validator = weft_json_string(json, "validator");
     if (url && validator && *validator && strcmp(url, t->d->url) == 0 &&
         strlen(validator) < sizeof t->validator && fstat(t->fd, &st) == 0) {
         memcpy(t->validator, validator, strlen(validator) + 1);
@@ -204,7 +204,8 @@ static size_t on_header(char *line, size_t size, size_t count, void *context)
     if (n_value >= sizeof text) return n;
     memcpy(text, value, n_value);
     text[n_value] = '\0';
-    if (key == 4 && strncasecmp(line, "ETag", key) == 0 && *text == '"') /* W/"..." is no use here */
+    if (key == 4 && strncasecmp(line, "ETag", key) == 0 &&
+        *text == '"') /* W/"..." is no use here */
         take(t->etag, value, n_value);
     else if (key == 13 && strncasecmp(line, "Last-Modified", key) == 0)
         take(t->modified, value, n_value);
@@ -233,17 +234,20 @@ static weft_status start_over(transfer *t, weft_error *err)
     return WEFT_OK;
 }
 
-/* The first byte of a body: does it continue the file, replace it, or is it an error page? */
+/* Does a 206 continue what the file holds? */
+static bool continues(const transfer *t)
+{
+    const char *validator = *t->etag ? t->etag : t->modified;
+    return t->have > 0 && t->range_from == t->have &&
+           (!*validator || strcmp(validator, t->validator) == 0);
+}
+
+/* The first byte of a body that is wanted: it continues the file (206) or replaces it (200). */
 static weft_status begin_body(transfer *t, long http)
 {
     const char *validator = *t->etag ? t->etag : t->modified;
     weft_status status = WEFT_OK;
     if (http == 206) {
-        if (t->range_from != t->have || (*validator && strcmp(validator, t->validator) != 0)) {
-            status = start_over(t, &t->why);
-            return status ? status
-                          : weft_fail(&t->why, WEFT_E_VERIFY, "%s: the file changed on the way", t->where);
-        }
         t->total = t->range_total;
     } else {
         if ((status = start_over(t, &t->why))) return status;
@@ -268,11 +272,15 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *context)
     size_t n = size * count;
     long http = 0;
     curl_easy_getinfo(t->curl, CURLINFO_RESPONSE_CODE, &http);
-    if (http != 200 && http != 206) return n; /* an error page: not for the file */
+    if (http != 200 && http != 206) return n;        /* an error page: not for the file */
+    if (!t->begun && http == 206 && !continues(t)) { /* another version: no failure, but not this */
+        if (start_over(t, &t->why)) return stop(t);
+        return CURL_WRITEFUNC_ERROR;
+    }
     if (!t->begun && begin_body(t, http)) return stop(t);
     if (t->d->bytes >= 0 && (uint64_t)t->have + n > (uint64_t)t->d->bytes) {
-        weft_fail(&t->why, WEFT_E_VERIFY, "%s: has more than %lld bytes: it is another file", t->where,
-                  (long long)t->d->bytes);
+        weft_fail(&t->why, WEFT_E_VERIFY, "%s: has more than %lld bytes: it is another file",
+                  t->where, (long long)t->d->bytes);
         return stop(t);
     }
     for (size_t done = 0; done < n;) {
@@ -303,14 +311,19 @@ static CURLcode exchange(transfer *t, long *http)
     weft_buffer line = WEFT_BUFFER_INIT;
     struct curl_slist *headers = NULL;
     CURLcode code = CURLE_OUT_OF_MEMORY;
+    char range[32];
+    curl_off_t connect_us = 0;
     *http = 0;
-    t->begun = false;
+    t->begun = t->connected = false;
     if (t->have > 0) {
         weft_buffer_printf(&line, "If-Range: %s", t->validator);
         if (line.failed || !(headers = curl_slist_append(NULL, line.data))) goto done;
     }
     if (!(t->curl = handle_new(t->d->url, t->d->token, &headers))) goto done;
-    if (t->have > 0) curl_easy_setopt(t->curl, CURLOPT_RESUME_FROM_LARGE, (curl_off_t)t->have);
+    if (t->have > 0) { /* not RESUME_FROM: libcurl refuses a 200 to that */
+        snprintf(range, sizeof range, "%lld-", (long long)t->have);
+        curl_easy_setopt(t->curl, CURLOPT_RANGE, range);
+    }
     curl_easy_setopt(t->curl, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(t->curl, CURLOPT_HEADERDATA, t);
     curl_easy_setopt(t->curl, CURLOPT_WRITEFUNCTION, on_body);
@@ -323,10 +336,151 @@ static CURLcode exchange(transfer *t, long *http)
                      (long)(t->d->stall_seconds > 0 ? t->d->stall_seconds : STALL_SECONDS));
     code = curl_easy_perform(t->curl);
     curl_easy_getinfo(t->curl, CURLINFO_RESPONSE_CODE, http);
+    curl_easy_getinfo(t->curl, CURLINFO_CONNECT_TIME_T, &connect_us);
+    t->connected = connect_us > 0 || *http != 0;
 done:
     curl_easy_cleanup(t->curl);
     t->curl = NULL;
     curl_slist_free_all(headers);
     weft_buffer_free(&line);
     return code;
+}
+
+/* ---- the whole download ---- */
+
+/* Would another attempt be of use? */
+static bool transient(const transfer *t, CURLcode code, long http)
+{
+    switch (code) {
+    case CURLE_OK: return http == 408 || http == 425 || http == 429 || http >= 500 || http < 400;
+    case CURLE_OUT_OF_MEMORY:
+    case CURLE_URL_MALFORMAT:
+    case CURLE_UNSUPPORTED_PROTOCOL:
+    case CURLE_TOO_MANY_REDIRECTS:
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CACERT_BADFILE: return false;
+    default: return t->connected || t->best > 0; /* the network that worked a moment ago */
+    }
+}
+
+static weft_status pause_before_retry(transfer *t, int fruitless)
+{
+    for (int i = 0; i < fruitless; i++) {
+        usleep(RETRY_MS * 1000);
+        if (on_progress(t, 0, 0, 0, 0)) return t->failed;
+    }
+    return WEFT_OK;
+}
+
+/* True if the exchange, or what was there before it, makes the file whole. */
+static bool whole(transfer *t, CURLcode code, long http)
+{
+    if (code != CURLE_OK) return false;
+    if (http == 416) /* nothing behind the end: whole, if the server's end is ours */
+        return t->have > 0 && t->range_total == t->have;
+    if (http == 200 && !t->begun && begin_body(t, http)) { /* an empty body has no first byte */
+        t->failed = t->why.code;
+        return false;
+    }
+    return t->begun && (t->total < 0 || t->have >= t->total);
+}
+
+static weft_status run(transfer *t, weft_error *err)
+{
+    int fruitless = 0;
+    weft_status status;
+    state_load(t);
+    if (t->d->bytes >= 0 && t->have > t->d->bytes && (status = start_over(t, err))) return status;
+    t->total = -1;
+    while (t->d->bytes < 0 || t->have != t->d->bytes) {
+        long http;
+        CURLcode code = exchange(t, &http);
+        bool done = !t->failed && whole(t, code, http);
+        if (t->failed) goto failed;
+        if (done) break;
+        if (http == 416 && start_over(t, &t->why)) goto failed;
+        if (!transient(t, code, http)) return explain(t->where, code, http, err);
+        if (t->have > t->best) {
+            t->best = t->have;
+            fruitless = 0;
+        } else if (++fruitless == FRUITLESS) {
+            explain(t->where, code, http, err);
+            weft_fail_prefix(err, "download given up after %d fruitless attempts", FRUITLESS);
+            return WEFT_E_NETWORK;
+        }
+        if (pause_before_retry(t, fruitless)) goto failed;
+    }
+    if (t->d->bytes >= 0 && t->have != t->d->bytes) {
+        weft_fail(&t->why, WEFT_E_VERIFY, "%s: has %lld bytes, not %lld: it is another file",
+                  t->where, (long long)t->have, (long long)t->d->bytes);
+        goto failed;
+    }
+    if (t->d->progress) t->d->progress(t->d->context, "download", t->have, t->have);
+    if (fsync(t->fd) != 0) return weft_fail_errno(err, WEFT_E_STORAGE, "sync %s", t->d->path);
+    return WEFT_OK;
+failed:
+    if (t->why.code == WEFT_E_VERIFY) download_discard(t->d->path);
+    return weft_fail(err, t->why.code, "%s", t->why.message);
+}
+
+weft_status download_file(const download *d, weft_error *err)
+{
+    transfer t = {.d = d, .fd = -1, .total = -1};
+    weft_status status = WEFT_OK;
+    shown(d->url, t.where);
+    if (!(t.state_path = state_of(d->path))) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    t.fd = open(d->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (t.fd < 0)
+        status = weft_fail_errno(err, WEFT_E_STORAGE, "create %s", d->path);
+    else
+        status = run(&t, err);
+    if (t.fd >= 0) close(t.fd);
+    free(t.state_path);
+    return status;
+}
+
+/* ---- small texts ---- */
+
+typedef struct text_sink {
+    weft_buffer *out;
+    size_t room;
+} text_sink;
+
+static size_t on_text(char *bytes, size_t size, size_t count, void *context)
+{
+    text_sink *sink = context;
+    size_t n = size * count;
+    if (n > sink->room) return CURL_WRITEFUNC_ERROR;
+    sink->room -= n;
+    weft_buffer_append(sink->out, bytes, n);
+    return n;
+}
+
+weft_status download_text(const char *url, const char *token, size_t max_bytes, weft_buffer *out,
+                          weft_error *err)
+{
+    struct curl_slist *headers = NULL;
+    weft_buffer text = WEFT_BUFFER_INIT;
+    text_sink sink = {&text, max_bytes};
+    char where[256];
+    long http = 0;
+    shown(url, where);
+    CURL *c = handle_new(url, token, &headers);
+    if (!c) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_text);
+    curl_easy_setopt(c, CURLOPT_WRITEDATA, &sink);
+    curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)STALL_SECONDS);
+    CURLcode code = curl_easy_perform(c);
+    curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &http);
+    weft_status status = weft_buffer_ok(&text, err);
+    if (!status && (code != CURLE_OK || http != 200)) status = explain(where, code, http, err);
+    if (!status) {
+        weft_buffer_append(out, weft_buffer_str(&text), text.size);
+        status = weft_buffer_ok(out, err);
+    }
+    curl_easy_cleanup(c);
+    curl_slist_free_all(headers);
+    weft_buffer_free(&text);
+    return status;
 }

@@ -15,10 +15,11 @@
 
 typedef struct download {
     const char *url;
-    const char *path;  /* the partial file; its state is PATH.json */
-    const char *token; /* bearer token for the URL's own host, or NULL: never sent past a redirect to
+    const char *path; /* the partial file; its state is PATH.json */
+    const char
+        *token;    /* bearer token for the URL's own host, or NULL: never sent past a redirect to
                           another host, port or scheme, and never in a message */
-    int64_t bytes;     /* expected size, -1: unknown. Another size is WEFT_E_VERIFY */
+    int64_t bytes; /* expected size, -1: unknown. Another size is WEFT_E_VERIFY */
     int stall_seconds; /* 0: 30 */
     int (*progress)(void *context, const char *what, int64_t done, int64_t total);
     void *context;
