@@ -351,6 +351,24 @@ static void test_killed_at_known_points(void **state) {
     }
 }
 
+/* Pages of an older past lie behind those of a newer one, their own ids unchanged: the chain
+ * refuses them. */
+static void test_pages_of_another_past(void **state) {
+    const rig *r = *state;
+    rig changed = *r;
+    char *dir = make_temp_dir();
+    evaluate_in(r, dir, r->f.n);
+    changed.f.ids = malloc(r->f.n * sizeof *changed.f.ids);
+    memcpy(changed.f.ids, r->f.ids, r->f.n * sizeof *changed.f.ids);
+    changed.f.ids[100] = (changed.f.ids[100] + 1) % 1024;
+    changed.expected = digests_of(r->model, changed.f.ids, r->f.n);
+    expect_killed(start_child(&changed, dir, (killer){1, -1, 0}, 16));
+    finish_and_compare(&changed, dir, 128, "pages of another past");
+    free(changed.f.ids);
+    free(changed.expected.at);
+    remove_temp_dir(dir);
+}
+
 /* At any moment: the outcome may not depend on when the signal came. */
 static void test_killed_at_any_moment(void **state) {
     const rig *r = *state;
@@ -634,6 +652,7 @@ int main(void) {
         cmocka_unit_test(test_other_ids),
         cmocka_unit_test(test_other_model),
         cmocka_unit_test(test_killed_at_known_points),
+        cmocka_unit_test(test_pages_of_another_past),
         cmocka_unit_test(test_killed_at_any_moment),
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_lock),
