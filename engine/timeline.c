@@ -148,8 +148,7 @@ static weft_status evaluate(weft_timeline *t, float *each_logits, logits_visit v
         if (status) return status;
         from += (int64_t)n;
         (void)WEFT_FAULT_POINT("engine.chunk");
-        if (progress && progress(context, "prefill", from - start, t->n_ids - start) &&
-            from < t->n_ids)
+        if (progress && progress(context, "prefill", from - start, t->n_ids - start))
             return weft_fail(err, WEFT_E_INTERRUPTED,
                              "evaluation was stopped at token %lld of %lld", (long long)from,
                              (long long)t->n_ids);
