@@ -205,6 +205,8 @@ weft_status weft_dialect_results(const weft_dialect *dialect, bool ended,
 /* What follows a finished turn when the user speaks again. */
 weft_status weft_dialect_user(const weft_dialect *dialect, bool ended, const char *user,
                               weft_think think, weft_script *out, weft_error *err);
+/* The spans with their text pointers set; valid until the script grows or is freed. */
+const weft_span *weft_script_spans(weft_script *script);
 /* Encodes a script; out_segment (malloc'd, may be NULL) labels each id with its span's segment. */
 weft_status weft_script_encode(const weft_model *model, weft_script *script, int32_t **out_ids,
                                weft_segment **out_segment, size_t *out_n, weft_error *err);
@@ -215,7 +217,7 @@ typedef struct weft_turn weft_turn;
 
 typedef enum weft_choice {
     WEFT_CHOICE_AUTO,
-    WEFT_CHOICE_REQUIRED, /* the turn must reach a call */
+    WEFT_CHOICE_REQUIRED, /* the turn must reach a call: no end before it, an opener after the budget */
     WEFT_CHOICE_NONE      /* call openers are masked */
 } weft_choice;
 
@@ -230,14 +232,21 @@ typedef struct weft_turn_options {
     weft_choice choice;
     const char *only;            /* with REQUIRED: this tool; NULL: any */
     weft_think think;
-    int64_t think_budget;        /* most tokens of thought; 0: no limit */
+    int64_t think_budget;        /* most tokens of thought; 0: no limit, but for REQUIRED, where prose
+                                    before the call ends after WEFT_REQUIRED_PROSE tokens */
+    bool unmasked;               /* the turn was sampled elsewhere: no mask, any id is accepted, and
+                                    what is no valid call after an opener becomes a call with an error */
 } weft_turn_options;
+enum { WEFT_REQUIRED_PROSE = 256 };
 
 /* The generation prompt must be on the timeline already. Grammar compilation is cached in the dialect
  * by tool set, so that turns after the first are free. */
 weft_status weft_turn_begin(weft_turn **out, weft_dialect *dialect, const weft_turn_options *options,
                             weft_error *err);
 void weft_turn_free(weft_turn *turn);
+/* The cache knows a schema by its address: call this before freeing schemas that turns were given while
+ * the dialect lives on. Turns under way keep what they use. */
+void weft_dialect_forget(weft_dialect *dialect);
 /* What may be sampled next; NULL: anything. Borrowed until the next accept. */
 const weft_mask *weft_turn_mask(weft_turn *turn);
 

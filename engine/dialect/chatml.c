@@ -1,0 +1,410 @@
+/* ChatML: <|im_start|>role, newline, text, <|im_end|>, newline. Two families share it.
+ *
+ *   qwen    Qwen2.5, Qwen3 and what was trained like them: tool definitions in the system text, calls as
+ *           <tool_call> JSON </tool_call>, results as <tool_response> ... </tool_response> in a user turn
+ *   chatml  roles alone (SmolLM2). `render` writes what the template writes, which drops tools; a run
+ *           that offers tools uses Qwen's words for them
+ *
+ * Trust: the words of the template are trusted, so that they become control tokens; whatever came in
+ * through a parameter is foreign. One exception in name only: the default system text is the
+ * template's, so it is trusted too.
+ * Fact: in a Qwen template an assistant message without content is followed directly by its calls,
+ * which in Qwen2.5's wording is the newline after the role, in Qwen3's no newline before the first call:
+ * the same bytes. */
+#include "engine/dialect/dialect.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define START "<|im_start|>"
+#define END "<|im_end|>"
+
+static const char tools_head[] =
+    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided "
+    "with function signatures within <tools></tools> XML tags:\n<tools>";
+static const char tools_tail[] =
+    "\n</tools>\n\nFor each function call, return a json object with function name and arguments "
+    "within <tool_call></tool_call> XML tags:\n<tool_call>\n";
+static const char call_shape[] =
+    "{\"name\": <function-name>, \"arguments\": <args-json-object>}";
+
+/* ---- writing ---- */
+
+static void trusted(weft_script *out, weft_segment segment, const char *text)
+{
+    weft_script_puts(out, WEFT_TRUSTED, segment, text);
+}
+
+static void foreign(weft_script *out, weft_segment segment, const char *text, size_t n)
+{
+    weft_script_put(out, WEFT_FOREIGN, segment, text, n);
+}
+
+static weft_status put_json(weft_script *out, weft_segment segment, const cJSON *value,
+                            weft_error *err)
+{
+    weft_buffer text = WEFT_BUFFER_INIT;
+    weft_status status = weft_json_python(value, &text, err);
+    if (!status) status = weft_buffer_ok(&text, err);
+    if (!status) foreign(out, segment, weft_buffer_str(&text), text.size);
+    weft_buffer_free(&text);
+    return status;
+}
+
+/* The system turn. given: the caller's system text, or NULL for the template's own. */
+static weft_status put_system(const weft_dialect *d, const char *given, const cJSON *tools,
+                              weft_script *out, weft_error *err)
+{
+    const char *own = d->variant.default_system;
+    bool with_tools = cJSON_GetArraySize(tools) > 0;
+    if (!given && !own && !with_tools) return WEFT_OK;
+    trusted(out, WEFT_SYSTEM, START "system\n");
+    if (given) {
+        foreign(out, WEFT_SYSTEM, given, strlen(given));
+    } else if (own) {
+        trusted(out, WEFT_SYSTEM, own);
+    }
+    if (with_tools) {
+        if (given || own) trusted(out, WEFT_SYSTEM, "\n\n");
+        trusted(out, WEFT_SYSTEM, tools_head);
+        const cJSON *tool;
+        cJSON_ArrayForEach(tool, tools) {
+            trusted(out, WEFT_SYSTEM, "\n");
+            weft_status status = put_json(out, WEFT_SYSTEM, tool, err);
+            if (status) return status;
+        }
+        trusted(out, WEFT_SYSTEM, tools_tail);
+        if (d->variant.doubled_braces) trusted(out, WEFT_SYSTEM, "{");
+        trusted(out, WEFT_SYSTEM, call_shape);
+        if (d->variant.doubled_braces) trusted(out, WEFT_SYSTEM, "}");
+        trusted(out, WEFT_SYSTEM, "\n</tool_call>");
+    }
+    trusted(out, WEFT_SYSTEM, END "\n");
+    return WEFT_OK;
+}
+
+static void put_prompt(const weft_dialect *d, weft_segment segment, bool no_thought, weft_script *out)
+{
+    trusted(out, segment, START "assistant\n");
+    if (no_thought && d->variant.closes_thought)
+        trusted(out, segment, "<think>\n\n</think>\n\n");
+}
+
+static void put_result(weft_script *out, const char *text, size_t n)
+{
+    trusted(out, WEFT_RESULT, "\n<tool_response>\n");
+    foreign(out, WEFT_RESULT, text, n);
+    trusted(out, WEFT_RESULT, "\n</tool_response>");
+}
+
+/* ---- a run: begin, results, user ---- */
+
+static weft_status begin(const weft_dialect *d, const char *system, const cJSON *tools,
+                         const char *user, weft_think think, weft_script *out, weft_error *err)
+{
+    weft_status status = put_system(d, system, tools, out, err);
+    if (status) return status;
+    trusted(out, WEFT_USER, START "user\n");
+    foreign(out, WEFT_USER, user, strlen(user));
+    trusted(out, WEFT_USER, END "\n");
+    put_prompt(d, WEFT_USER, think == WEFT_THINK_OFF, out);
+    return WEFT_OK;
+}
+
+static weft_status results(const weft_dialect *d, bool ended, const weft_result_text *result, size_t n,
+                           const char *note, weft_think think, weft_script *out, weft_error *err)
+{
+    if (!ended) trusted(out, WEFT_RESULT, END);
+    trusted(out, WEFT_RESULT, "\n" START "user");
+    for (size_t i = 0; i < n; i++) put_result(out, result[i].text, strlen(result[i].text));
+    if (note) {
+        trusted(out, WEFT_RESULT, "\n");
+        foreign(out, WEFT_RESULT, note, strlen(note));
+    }
+    trusted(out, WEFT_RESULT, END "\n");
+    put_prompt(d, WEFT_RESULT, think == WEFT_THINK_OFF, out);
+    return WEFT_OK;
+}
+
+static weft_status user(const weft_dialect *d, bool ended, const char *text, weft_think think,
+                        weft_script *out, weft_error *err)
+{
+    if (!ended) trusted(out, WEFT_USER, END);
+    trusted(out, WEFT_USER, "\n" START "user\n");
+    foreign(out, WEFT_USER, text, strlen(text));
+    trusted(out, WEFT_USER, END "\n");
+    put_prompt(d, WEFT_USER, think == WEFT_THINK_OFF, out);
+    return WEFT_OK;
+}
+
+/* ---- whole conversations ---- */
+
+typedef struct message {
+    const char *role;
+    weft_buffer joined;   /* owns content that came in parts */
+    const char *content;  /* "" where there is none */
+    const char *thought;  /* reasoning_content, or NULL */
+    const cJSON *calls;   /* array, or NULL */
+} message;
+
+/* Content is a string, null, or OpenAI's list of text parts. */
+static weft_status read_content(const cJSON *content, size_t index, message *m, weft_error *err)
+{
+    m->content = "";
+    if (!content || cJSON_IsNull(content)) return WEFT_OK;
+    if (cJSON_IsString(content)) {
+        m->content = content->valuestring;
+        return WEFT_OK;
+    }
+    const cJSON *part;
+    cJSON_ArrayForEach(part, content) {
+        const char *type = weft_json_string(part, "type"), *text = weft_json_string(part, "text");
+        if (!text || (type && strcmp(type, "text") != 0))
+            return weft_fail(err, WEFT_E_INVALID,
+                             "messages[%zu].content: only text parts can be read, not %s", index,
+                             type ? type : "an untyped one");
+        weft_buffer_puts(&m->joined, text);
+    }
+    if (!cJSON_IsArray(content))
+        return weft_fail(err, WEFT_E_INVALID,
+                         "messages[%zu].content: give a string, null or a list of text parts", index);
+    m->content = weft_buffer_str(&m->joined);
+    return weft_buffer_ok(&m->joined, err);
+}
+
+static weft_status read_message(const cJSON *item, size_t index, message *m, weft_error *err)
+{
+    m->role = weft_json_string(item, "role");
+    if (!m->role) return weft_fail(err, WEFT_E_INVALID, "messages[%zu]: has no role", index);
+    m->thought = weft_json_string(item, "reasoning_content");
+    const cJSON *calls = cJSON_GetObjectItemCaseSensitive(item, "tool_calls");
+    if (cJSON_GetArraySize(calls) > 0) m->calls = calls;
+    return read_content(cJSON_GetObjectItemCaseSensitive(item, "content"), index, m, err);
+}
+
+static void free_messages(message *list, size_t n)
+{
+    for (size_t i = 0; list && i < n; i++) weft_buffer_free(&list[i].joined);
+    free(list);
+}
+
+static weft_status read_messages(const cJSON *request, message **out, size_t *out_n, weft_error *err)
+{
+    const cJSON *array = cJSON_GetObjectItemCaseSensitive(request, "messages"), *item;
+    size_t n = 0, count = (size_t)cJSON_GetArraySize(array);
+    if (count == 0)
+        return weft_fail(err, WEFT_E_INVALID, "messages: give an array of at least one message");
+    message *list = calloc(count, sizeof *list);
+    if (!list) return weft_fail(err, WEFT_E_MEMORY, "read %zu messages: out of memory", count);
+    cJSON_ArrayForEach(item, array) {
+        weft_status status = read_message(item, n, &list[n], err);
+        if (status) {
+            free_messages(list, count);
+            return status;
+        }
+        n++;
+    }
+    *out = list;
+    *out_n = n;
+    return WEFT_OK;
+}
+
+static bool is(const message *m, const char *role)
+{
+    return strcmp(m->role, role) == 0;
+}
+
+/* "<tool_call>", newline, the call, newline, "</tool_call>". Arguments come as OpenAI's JSON string or as
+ * the object itself, and are printed anew. */
+static weft_status put_call(const cJSON *call, size_t index, weft_script *out, weft_error *err)
+{
+    const cJSON *function = cJSON_GetObjectItemCaseSensitive(call, "function");
+    if (!function) function = call;
+    const char *name = weft_json_string(function, "name");
+    const cJSON *arguments = cJSON_GetObjectItemCaseSensitive(function, "arguments");
+    if (!name || !arguments)
+        return weft_fail(err, WEFT_E_INVALID, "messages[%zu].tool_calls: a call needs name and arguments",
+                         index);
+    cJSON *parsed = NULL;
+    weft_status status = WEFT_OK;
+    if (cJSON_IsString(arguments)) {
+        status = weft_json_parse(arguments->valuestring, strlen(arguments->valuestring), &parsed, err);
+        if (status)
+            return weft_fail_prefix(err, "messages[%zu].tool_calls: arguments of %s", index, name);
+        arguments = parsed;
+    }
+    trusted(out, WEFT_CALL, "<tool_call>\n{\"name\": \"");
+    foreign(out, WEFT_CALL, name, strlen(name));
+    trusted(out, WEFT_CALL, "\", \"arguments\": ");
+    status = put_json(out, WEFT_CALL, arguments, err);
+    trusted(out, WEFT_CALL, "}\n</tool_call>");
+    cJSON_Delete(parsed);
+    return status;
+}
+
+typedef struct piece {
+    const char *text;
+    size_t n;
+} piece;
+
+static piece strip_newlines(piece p, bool front, bool back)
+{
+    while (front && p.n && p.text[0] == '\n') p.text++, p.n--;
+    while (back && p.n && p.text[p.n - 1] == '\n') p.n--;
+    return p;
+}
+
+/* Qwen3 takes a thought that stands in the content out of it: what lies between the last <think>
+ * before the first </think> and that, and as content what follows the last </think>. */
+static void split_thought(piece *content, piece *thought)
+{
+    static const char open[] = "<think>", close[] = "</think>";
+    const char *text = content->text, *first = strstr(text, close), *last = first, *from = text;
+    if (!first) return;
+    for (const char *next; (next = strstr(last + 1, close));) last = next;
+    *thought = strip_newlines((piece){text, (size_t)(first - text)}, false, true);
+    for (const char *at = text; (at = strstr(at, open)) && at < first; at++) from = at + strlen(open);
+    thought->n -= (size_t)(from - text) < thought->n ? (size_t)(from - text) : thought->n;
+    thought->text = from;
+    *thought = strip_newlines(*thought, true, false);
+    last += strlen(close);
+    *content = strip_newlines((piece){last, strlen(last)}, true, false);
+}
+
+/* recent: after the last real user message; last: of the conversation. */
+static weft_status put_assistant(const weft_dialect *d, const message *m, size_t index, bool recent,
+                                 bool last, weft_script *out, weft_error *err)
+{
+    piece content = {m->content, strlen(m->content)}, thought = {"", 0};
+    weft_history history = d->variant.history;
+    bool writes_thought = false;
+    if (m->thought && history != WEFT_HISTORY_PLAIN)
+        thought = (piece){m->thought, strlen(m->thought)};
+    if (history == WEFT_HISTORY_RECENT) {
+        if (!m->thought) split_thought(&content, &thought);
+        writes_thought = recent && (last || thought.n);
+        if (writes_thought) {
+            thought = strip_newlines(thought, true, true);
+            content = strip_newlines(content, true, false);
+        }
+    } else if (history == WEFT_HISTORY_ALWAYS) {
+        writes_thought = thought.n > 0;
+    }
+    weft_segment label = m->calls ? WEFT_THOUGHT : WEFT_ANSWER;
+    trusted(out, label, START "assistant\n");
+    if (writes_thought) {
+        trusted(out, WEFT_THOUGHT, "<think>\n");
+        foreign(out, WEFT_THOUGHT, thought.text, thought.n);
+        trusted(out, WEFT_THOUGHT, "\n</think>\n\n");
+    }
+    foreign(out, label, content.text, content.n);
+    const cJSON *call;
+    bool first = true;
+    cJSON_ArrayForEach(call, m->calls) {
+        if (content.n || !first) trusted(out, WEFT_CALL, "\n");
+        weft_status status = put_call(call, index, out, err);
+        if (status) return status;
+        first = false;
+    }
+    trusted(out, m->calls ? WEFT_CALL : label, END "\n");
+    return WEFT_OK;
+}
+
+/* The last user message that is not a result in disguise; the last message if there is none. */
+static size_t last_question(const message *m, size_t n)
+{
+    static const char open[] = "<tool_response>", close[] = "</tool_response>";
+    for (size_t i = n; i-- > 0;) {
+        size_t size = strlen(m[i].content);
+        bool result = strncmp(m[i].content, open, strlen(open)) == 0 && size >= strlen(close) &&
+                      strcmp(m[i].content + size - strlen(close), close) == 0;
+        if (is(&m[i], "user") && !result) return i;
+    }
+    return n - 1;
+}
+
+static weft_status render_qwen_messages(const weft_dialect *d, const message *m, size_t n,
+                                        weft_script *out, weft_error *err)
+{
+    size_t question = last_question(m, n);
+    for (size_t i = 0; i < n; i++) {
+        if (is(&m[i], "user") || (is(&m[i], "system") && i > 0)) {
+            weft_segment label = is(&m[i], "user") ? WEFT_USER : WEFT_SYSTEM;
+            trusted(out, label, label == WEFT_USER ? START "user\n" : START "system\n");
+            foreign(out, label, m[i].content, strlen(m[i].content));
+            trusted(out, label, END "\n");
+        } else if (is(&m[i], "assistant")) {
+            weft_status status =
+                put_assistant(d, &m[i], i, i > question, i + 1 == n, out, err);
+            if (status) return status;
+        } else if (is(&m[i], "tool")) {
+            if (i == 0 || !is(&m[i - 1], "tool")) trusted(out, WEFT_RESULT, START "user");
+            put_result(out, m[i].content, strlen(m[i].content));
+            if (i + 1 == n || !is(&m[i + 1], "tool")) trusted(out, WEFT_RESULT, END "\n");
+        }
+    }
+    return WEFT_OK;
+}
+
+/* SmolLM2's template: every message under the name of its role, whatever the role. */
+static void render_plain_messages(const message *m, size_t n, weft_script *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        weft_segment label = is(&m[i], "system")      ? WEFT_SYSTEM
+                             : is(&m[i], "assistant") ? WEFT_ANSWER
+                             : is(&m[i], "tool")      ? WEFT_RESULT
+                                                      : WEFT_USER;
+        trusted(out, label, START);
+        foreign(out, label, m[i].role, strlen(m[i].role));
+        trusted(out, label, "\n");
+        foreign(out, label, m[i].content, strlen(m[i].content));
+        trusted(out, label, END "\n");
+    }
+}
+
+static weft_status render(const weft_dialect *d, const cJSON *request, weft_script *out,
+                          weft_error *err)
+{
+    message *m = NULL;
+    size_t n = 0;
+    const cJSON *tools = cJSON_GetObjectItemCaseSensitive(request, "tools");
+    weft_status status = read_messages(request, &m, &n, err);
+    if (status) return status;
+    bool has_system = is(&m[0], "system");
+    if (d->variant.writes_tools) {
+        status = put_system(d, has_system ? m[0].content : NULL, tools, out, err);
+        if (!status) status = render_qwen_messages(d, m, n, out, err);
+    } else {
+        if (!has_system) status = put_system(d, NULL, NULL, out, err);
+        if (!status) render_plain_messages(m, n, out);
+    }
+    if (!status && weft_json_bool(request, "add_generation_prompt", false)) {
+        weft_segment label = out->n ? out->span[out->n - 1].segment : WEFT_USER;
+        put_prompt(d, label, !weft_json_bool(request, "thinking", true), out);
+    }
+    free_messages(m, n);
+    return status;
+}
+
+/* ---- the two families ---- */
+
+static bool is_chatml(const weft_tokenizer *tokenizer)
+{
+    return weft_tokenizer_find(tokenizer, "<|im_start|>") >= 0 &&
+           weft_tokenizer_find(tokenizer, "<|im_end|>") >= 0;
+}
+
+static bool fits_qwen(const weft_tokenizer *tokenizer, const char *chat_template)
+{
+    bool knows_calls = weft_tokenizer_find(tokenizer, "<tool_call>") >= 0 ||
+                       (chat_template && strstr(chat_template, "<tool_call>"));
+    return is_chatml(tokenizer) && knows_calls;
+}
+
+static bool fits_chatml(const weft_tokenizer *tokenizer, const char *chat_template)
+{
+    return is_chatml(tokenizer);
+}
+
+const weft_family weft_family_qwen = {"qwen", fits_qwen, render, begin, results, user};
+const weft_family weft_family_chatml = {"chatml", fits_chatml, render, begin, results, user};

@@ -1,0 +1,177 @@
+/* The lazy automaton and the walk.
+ *
+ * A state's row has one word per byte: the number of the next state, DEAD, or UNTRIED. Past STATES_MAX
+ * states everything is forgotten at the start of a walk: numbers stay valid during one. Masks are kept
+ * for MASKS_MAX states, and the one unused for longest makes room.
+ * Measured on Qwen2.5's 151,936 tokens: docs/dialect.md. */
+#include "engine/mask_trie.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { STATES_MAX = 4096, MASKS_MAX = 96, ROW = 256, UNTRIED = -1, DEAD = -2 };
+
+typedef struct mask_slot {
+    uint32_t *bits; /* [words] */
+    int32_t state;  /* -1: free */
+    uint64_t used;
+} mask_slot;
+
+struct weft_masker {
+    const weft_trie *trie;
+    weft_machine machine;
+    uint8_t *states; /* [n][state_bytes] */
+    int32_t *rows;   /* [n][ROW] */
+    size_t n, capacity;
+    int32_t *buckets; /* [n_buckets], open addressing; -1: empty */
+    size_t n_buckets;
+    mask_slot slots[MASKS_MAX];
+    uint64_t clock;
+    uint8_t *scratch; /* one state */
+    int32_t path[WEFT_TRIE_DEPTH + 1];
+};
+
+static uint8_t *state_at(weft_masker *m, int32_t number)
+{
+    return m->states + (size_t)number * m->machine.state_bytes;
+}
+
+static void forget(weft_masker *m)
+{
+    m->n = 0;
+    for (size_t i = 0; i < m->n_buckets; i++) m->buckets[i] = -1;
+    for (size_t i = 0; i < MASKS_MAX; i++) m->slots[i].state = -1;
+}
+
+static void insert(weft_masker *m, int32_t number)
+{
+    size_t at = m->machine.hash(state_at(m, number)) & (m->n_buckets - 1);
+    while (m->buckets[at] >= 0) at = (at + 1) & (m->n_buckets - 1);
+    m->buckets[at] = number;
+}
+
+static bool grow(weft_masker *m)
+{
+    size_t capacity = m->capacity ? 2 * m->capacity : 64, n_buckets = 4 * capacity;
+    uint8_t *states = realloc(m->states, capacity * m->machine.state_bytes);
+    if (states) m->states = states;
+    int32_t *rows = realloc(m->rows, capacity * ROW * sizeof *rows);
+    if (rows) m->rows = rows;
+    int32_t *buckets = malloc(n_buckets * sizeof *buckets);
+    if (!states || !rows || !buckets) {
+        free(buckets);
+        return false;
+    }
+    free(m->buckets);
+    m->buckets = buckets;
+    m->n_buckets = n_buckets;
+    m->capacity = capacity;
+    for (size_t i = 0; i < n_buckets; i++) buckets[i] = -1;
+    for (size_t i = 0; i < m->n; i++) insert(m, (int32_t)i);
+    return true;
+}
+
+/* The state's number; -1: out of memory. `state` must not lie in m->states. */
+static int32_t number_of(weft_masker *m, const void *state)
+{
+    if (m->n_buckets) {
+        size_t at = m->machine.hash(state) & (m->n_buckets - 1);
+        for (; m->buckets[at] >= 0; at = (at + 1) & (m->n_buckets - 1))
+            if (m->machine.equal(state_at(m, m->buckets[at]), state)) return m->buckets[at];
+    }
+    if (m->n == m->capacity && !grow(m)) return -1;
+    int32_t number = (int32_t)m->n++;
+    memcpy(state_at(m, number), state, m->machine.state_bytes);
+    int32_t *row = m->rows + (size_t)number * ROW;
+    for (size_t i = 0; i < ROW; i++) row[i] = UNTRIED;
+    insert(m, number);
+    return number;
+}
+
+/* Tries a byte for the first time: the next state, DEAD, or UNTRIED when out of memory. */
+static int32_t try_byte(weft_masker *m, int32_t from, uint8_t byte)
+{
+    int32_t to = DEAD;
+    memcpy(m->scratch, state_at(m, from), m->machine.state_bytes);
+    if (m->machine.step(m->machine.context, m->scratch, byte)) {
+        to = number_of(m, m->scratch);
+        if (to < 0) return UNTRIED;
+    }
+    m->rows[(size_t)from * ROW + byte] = to;
+    return to;
+}
+
+static bool walk(weft_masker *m, int32_t start, uint32_t *bits)
+{
+    const weft_trie *trie = m->trie;
+    m->path[0] = start;
+    for (size_t i = 0; i < trie->n;) {
+        const weft_trie_node *node = &trie->node[i];
+        int32_t from = m->path[node->depth], to = m->rows[(size_t)from * ROW + node->byte];
+        if (to == UNTRIED && (to = try_byte(m, from, node->byte)) == UNTRIED) return false;
+        if (to == DEAD) {
+            i = node->next;
+            continue;
+        }
+        m->path[node->depth + 1] = to;
+        for (int32_t id = node->token; id >= 0; id = trie->twin[id])
+            bits[id / 32] |= UINT32_C(1) << (id % 32);
+        i++;
+    }
+    return true;
+}
+
+static mask_slot *slot_for(weft_masker *m, int32_t state)
+{
+    mask_slot *oldest = &m->slots[0];
+    for (size_t i = 0; i < MASKS_MAX; i++) {
+        if (m->slots[i].state == state) return &m->slots[i];
+        if (oldest->state >= 0 && (m->slots[i].state < 0 || m->slots[i].used < oldest->used))
+            oldest = &m->slots[i];
+    }
+    return oldest;
+}
+
+const uint32_t *weft_masker_allowed(weft_masker *m, const void *state)
+{
+    if (m->n >= STATES_MAX) forget(m);
+    int32_t number = number_of(m, state);
+    if (number < 0) return NULL;
+    mask_slot *slot = slot_for(m, number);
+    slot->used = ++m->clock;
+    if (slot->state == number) return slot->bits;
+    size_t bytes = weft_trie_words(m->trie) * sizeof *slot->bits;
+    if (!slot->bits && !(slot->bits = malloc(bytes ? bytes : 1))) return NULL;
+    slot->state = -1;
+    memset(slot->bits, 0, bytes);
+    if (!walk(m, number, slot->bits)) return NULL;
+    slot->state = number;
+    return slot->bits;
+}
+
+weft_status weft_masker_new(weft_masker **out, const weft_trie *trie, const weft_machine *machine,
+                            weft_error *err)
+{
+    weft_masker *m = calloc(1, sizeof *m);
+    if (m) m->scratch = malloc(machine->state_bytes);
+    if (!m || !m->scratch) {
+        free(m);
+        return weft_fail(err, WEFT_E_MEMORY, "prepare token masks: out of memory");
+    }
+    m->trie = trie;
+    m->machine = *machine;
+    forget(m);
+    *out = m;
+    return WEFT_OK;
+}
+
+void weft_masker_free(weft_masker *m)
+{
+    if (!m) return;
+    for (size_t i = 0; i < MASKS_MAX; i++) free(m->slots[i].bits);
+    free(m->states);
+    free(m->rows);
+    free(m->buckets);
+    free(m->scratch);
+    free(m);
+}
