@@ -1,5 +1,5 @@
-/* `weft model bench`: prefill and decode speed, beside a plain read of as many bytes as decode reads, in
- * the same run: the share of the machine's limit that is reached. */
+/* `weft model bench`: prefill and decode speed, beside a plain read of as many bytes as decode
+ * reads, in the same run: the share of the machine's limit that is reached. */
 #include "agent/commands.h"
 #include "agent/engine_options.h"
 
@@ -15,8 +15,7 @@ typedef struct reader {
     uint64_t sum; /* keeps the reads from being optimised away */
 } reader;
 
-static void *read_part(void *context)
-{
+static void *read_part(void *context) {
     reader *r = context;
     uint64_t sum[8] = {0};
     for (size_t i = 0; i + 8 <= r->n; i += 8)
@@ -25,8 +24,7 @@ static void *read_part(void *context)
     return NULL;
 }
 
-static double read_once(const uint64_t *from, size_t words, int threads)
-{
+static double read_once(const uint64_t *from, size_t words, int threads) {
     pthread_t thread[MAX_READERS];
     reader part[MAX_READERS];
     int started = 0;
@@ -43,12 +41,12 @@ static double read_once(const uint64_t *from, size_t words, int threads)
     return all == 42 ? -1 : (double)(words * sizeof *from) / ((double)spent / 1e9);
 }
 
-/* Best of several plain reads, bytes per second, with as many threads as the engine uses; in huge pages
- * where the system gives them, as the weights are. */
-static weft_status plain_read(size_t bytes, int threads, double *out, weft_error *err)
-{
+/* Best of several plain reads, bytes per second, with as many threads as the engine uses; in huge
+ * pages where the system gives them, as the weights are. */
+static weft_status plain_read(size_t bytes, int threads, double *out, weft_error *err) {
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) return weft_fail_errno(err, WEFT_E_MEMORY, "map %zu bytes for the plain read", bytes);
+    if (memory == MAP_FAILED)
+        return weft_fail_errno(err, WEFT_E_MEMORY, "map %zu bytes for the plain read", bytes);
     madvise(memory, bytes, MADV_HUGEPAGE);
     uint64_t *word = memory;
     size_t words = bytes / sizeof *word;
@@ -63,8 +61,7 @@ static weft_status plain_read(size_t bytes, int threads, double *out, weft_error
     return WEFT_OK;
 }
 
-static void fill(int32_t *ids, size_t n, int64_t n_vocab)
-{
+static void fill(int32_t *ids, size_t n, int64_t n_vocab) {
     uint64_t x = 88172645463325252u; /* any ids do: speed does not depend on them */
     for (size_t i = 0; i < n; i++) {
         x ^= x << 13;
@@ -78,8 +75,8 @@ typedef struct figures {
     double prefill, decode; /* tokens per second */
 } figures;
 
-static weft_status measure(weft_model *model, size_t n_prompt, size_t n_decode, size_t depth, figures *out, weft_error *err)
-{
+static weft_status measure(weft_model *model, size_t n_prompt, size_t n_decode, size_t depth,
+                           figures *out, weft_error *err) {
     const weft_model_info *info = weft_model_get_info(model);
     size_t n = n_prompt > depth ? n_prompt : depth;
     weft_timeline *timeline = NULL;
@@ -99,7 +96,8 @@ static weft_status measure(weft_model *model, size_t n_prompt, size_t n_decode, 
     } else if (!status && depth > n_prompt) {
         status = weft_timeline_append(timeline, ids + n_prompt, depth - n_prompt, err);
     }
-    if (!status && weft_timeline_pending(timeline)) status = weft_timeline_evaluate(timeline, NULL, NULL, err);
+    if (!status && weft_timeline_pending(timeline))
+        status = weft_timeline_evaluate(timeline, NULL, NULL, err);
     begin = weft_monotonic_ns();
     for (size_t i = 0; i < n_decode && !status; i++) {
         status = weft_timeline_append(timeline, ids + n + i, 1, err);
@@ -111,9 +109,9 @@ static weft_status measure(weft_model *model, size_t n_prompt, size_t n_decode, 
     return status;
 }
 
-weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *err)
-{
-    size_t n_prompt = (size_t)weft_option_int(o, OPT_PROMPT_TOKENS), n_decode = (size_t)weft_option_int(o, OPT_DECODE_TOKENS);
+weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *err) {
+    size_t n_prompt = (size_t)weft_option_int(o, OPT_PROMPT_TOKENS),
+           n_decode = (size_t)weft_option_int(o, OPT_DECODE_TOKENS);
     size_t depth = (size_t)weft_option_int(o, OPT_DEPTH);
     weft_model *model = NULL;
     figures speed = {0, 0};
@@ -138,8 +136,8 @@ weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *e
         } else {
             printf("%s, %d threads, %zu MiB of weights\nprefill %zu tokens: %.1f tokens/s\n"
                    "decode %zu tokens at %zu: %.1f tokens/s, %.0f %% of a plain read (%.1f GB/s)\n",
-                   info->backend, info->threads, info->weight_bytes >> 20, n_prompt, speed.prefill, n_decode, depth,
-                   speed.decode, 100 * share, read / 1e9);
+                   info->backend, info->threads, info->weight_bytes >> 20, n_prompt, speed.prefill,
+                   n_decode, depth, speed.decode, 100 * share, read / 1e9);
         }
     }
     weft_model_close(model);

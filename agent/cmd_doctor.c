@@ -18,8 +18,7 @@ typedef struct report {
 static void finding(report *r, const char *what, bool ok, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-static void finding(report *r, const char *what, bool ok, const char *format, ...)
-{
+static void finding(report *r, const char *what, bool ok, const char *format, ...) {
     char text[WEFT_ERROR_BYTES];
     va_list args;
     va_start(args, format);
@@ -37,8 +36,7 @@ static void finding(report *r, const char *what, bool ok, const char *format, ..
     }
 }
 
-static void look_at_cpu(report *r)
-{
+static void look_at_cpu(report *r) {
     bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -47,11 +45,11 @@ static void look_at_cpu(report *r)
             : avx2 ? "avx2"
                    : "scalar only: expect a few tokens a second");
     double gib = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / (1 << 30);
-    finding(r, "memory", gib > 2, "%.1f GiB%s", gib, gib > 2 ? "" : ": the default model needs 2 GiB: use smollm2-135m");
+    finding(r, "memory", gib > 2, "%.1f GiB%s", gib,
+            gib > 2 ? "" : ": the default model needs 2 GiB: use smollm2-135m");
 }
 
-static void look_at_sandbox(report *r)
-{
+static void look_at_sandbox(report *r) {
     weft_launcher *launcher = NULL;
     weft_error err;
     char *layers = NULL;
@@ -71,8 +69,7 @@ static void look_at_sandbox(report *r)
 }
 
 /* Writes, syncs and reads back a real trace in the runs directory. */
-static void look_at_storage(report *r)
-{
+static void look_at_storage(report *r) {
     char *dir = NULL;
     weft_error err;
     weft_trace *trace = NULL;
@@ -93,7 +90,8 @@ static void look_at_storage(report *r)
     if (status)
         finding(r, "storage", false, "%s", err.message);
     else
-        finding(r, "storage", !known || gib > 1, "a durable event was written and read in %s; %.0f GiB free", dir, gib);
+        finding(r, "storage", !known || gib > 1,
+                "a durable event was written and read in %s; %.0f GiB free", dir, gib);
     weft_trace_close(trace, NULL);
     weft_remove_tree(weft_buffer_str(&path), NULL);
     weft_buffer_free(&path);
@@ -101,8 +99,7 @@ static void look_at_storage(report *r)
     free(dir);
 }
 
-static void look_at_model(report *r, const char *name)
-{
+static void look_at_model(report *r, const char *name) {
     char *path = NULL;
     weft_error err;
     if (models_resolve(name, &path, &err))
@@ -112,8 +109,7 @@ static void look_at_model(report *r, const char *name)
     free(path);
 }
 
-weft_status cmd_doctor(const weft_options *o, int *exit_code, weft_error *err)
-{
+weft_status cmd_doctor(const weft_options *o, int *exit_code, weft_error *err) {
     report r = {.json = weft_option_flag(o, OPT_JSON), .list = cJSON_CreateArray()};
     look_at_sandbox(&r); /* first: the launcher wants a process without threads */
     look_at_cpu(&r);

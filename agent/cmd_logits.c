@@ -1,5 +1,5 @@
-/* `weft model logits`: log-probabilities, or digests of the raw logits, for given ids. The tests of the
- * numeric contract compare its digests over chunks, threads, vector widths and reopened KV. */
+/* `weft model logits`: log-probabilities, or digests of the raw logits, for given ids. The tests of
+ * the numeric contract compare its digests over chunks, threads, vector widths and reopened KV. */
 #include "agent/commands.h"
 #include "agent/engine_options.h"
 
@@ -19,18 +19,19 @@ typedef struct logits_view {
     bool failed;
 } logits_view;
 
-static void print_top(logits_view *v, int64_t position, const float *logits)
-{
+static void print_top(logits_view *v, int64_t position, const float *logits) {
     double sum = 0, max = logits[0];
     for (int64_t i = 1; i < v->n_vocab; i++)
         if (logits[i] > max) max = logits[i];
     for (int64_t i = 0; i < v->n_vocab; i++) sum += exp((double)logits[i] - max);
     double base = max + log(sum);
     int count = 0;
-    for (int64_t i = 0; i < v->n_vocab; i++) { /* insertion into the K best; ties keep the lower id first */
+    for (int64_t i = 0; i < v->n_vocab;
+         i++) { /* insertion into the K best; ties keep the lower id first */
         if (count == v->top && !(logits[i] > logits[v->order[count - 1]])) continue;
         int at = count < v->top ? count++ : count - 1;
-        for (; at > 0 && logits[i] > logits[v->order[at - 1]]; at--) v->order[at] = v->order[at - 1];
+        for (; at > 0 && logits[i] > logits[v->order[at - 1]]; at--)
+            v->order[at] = v->order[at - 1];
         v->order[at] = (int32_t)i;
     }
     printf("{\"pos\":%lld,\"top\":[", (long long)position);
@@ -42,8 +43,7 @@ static void print_top(logits_view *v, int64_t position, const float *logits)
         printf("],\"next_logprob\":null}\n");
 }
 
-static void on_logits(void *context, int64_t position, const float *logits)
-{
+static void on_logits(void *context, int64_t position, const float *logits) {
     logits_view *v = context;
     if (!v->digest) {
         print_top(v, position, logits);
@@ -58,8 +58,8 @@ static void on_logits(void *context, int64_t position, const float *logits)
 }
 
 /* Evaluates ids [from, to) on a timeline that is opened over the first `from`. */
-static weft_status logits_part(weft_model *model, const char *kv, logits_view *v, size_t from, size_t to, weft_error *err)
-{
+static weft_status logits_part(weft_model *model, const char *kv, logits_view *v, size_t from,
+                               size_t to, weft_error *err) {
     weft_timeline *timeline = NULL;
     weft_status status = weft_timeline_open(&timeline, model, kv, v->ids, from, err);
     if (!status && weft_timeline_restored(timeline) < (int64_t)from)
@@ -71,8 +71,7 @@ static weft_status logits_part(weft_model *model, const char *kv, logits_view *v
     return status;
 }
 
-weft_status cmd_model_logits(const weft_options *o, int *exit_code, weft_error *err)
-{
+weft_status cmd_model_logits(const weft_options *o, int *exit_code, weft_error *err) {
     const char *file = weft_option_text(o, OPT_IDS);
     weft_model *model = NULL;
     weft_buffer input = WEFT_BUFFER_INIT;
@@ -80,7 +79,8 @@ weft_status cmd_model_logits(const weft_options *o, int *exit_code, weft_error *
     int32_t *ids = NULL;
     char kv[] = "/tmp/weft-kv-XXXXXX";
     bool made = false;
-    logits_view v = {.top = (int)weft_option_int(o, OPT_TOP), .digest = weft_option_flag(o, OPT_DIGEST)};
+    logits_view v = {.top = (int)weft_option_int(o, OPT_TOP),
+                     .digest = weft_option_flag(o, OPT_DIGEST)};
     size_t reopen = (size_t)weft_option_int(o, OPT_REOPEN);
     if (!*file) return weft_fail(err, WEFT_E_USAGE, "model logits: --ids FILE is missing");
     if (v.top < 1) return weft_fail(err, WEFT_E_USAGE, "model logits: --top must be at least 1");
@@ -93,7 +93,8 @@ weft_status cmd_model_logits(const weft_options *o, int *exit_code, weft_error *
         status = engine_read_ids(list, v.n_vocab, &ids, &v.n, err);
     }
     if (!status && reopen >= v.n && reopen)
-        status = weft_fail(err, WEFT_E_USAGE, "model logits: --reopen must be below the number of ids");
+        status =
+            weft_fail(err, WEFT_E_USAGE, "model logits: --reopen must be below the number of ids");
     if (!status && !(v.order = calloc((size_t)v.top, sizeof *v.order)))
         status = weft_fail(err, WEFT_E_MEMORY, "out of memory");
     if (!status && reopen && !(made = mkdtemp(kv) != NULL))

@@ -9,8 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-weft_status cmd_model_list(const weft_options *o, int *exit_code, weft_error *err)
-{
+weft_status cmd_model_list(const weft_options *o, int *exit_code, weft_error *err) {
     models_entry *list = NULL;
     size_t n = 0;
     weft_status status = models_list(&list, &n, err);
@@ -25,37 +24,35 @@ weft_status cmd_model_list(const weft_options *o, int *exit_code, weft_error *er
             if (*m->sha256) cJSON_AddStringToObject(line, "sha256", m->sha256);
             status = print_json(line, err);
         } else {
-            printf("%-22s %-10s %7.0f MB  %s\n", m->name, m->path ? "installed" : "known", (double)m->bytes / 1e6,
-                   m->known ? m->known->title : "");
+            printf("%-22s %-10s %7.0f MB  %s\n", m->name, m->path ? "installed" : "known",
+                   (double)m->bytes / 1e6, m->known ? m->known->title : "");
         }
     }
     models_list_free(list, n);
     return status;
 }
 
-static int on_pull(void *context, const char *what, int64_t done, int64_t total)
-{
+static int on_pull(void *context, const char *what, int64_t done, int64_t total) {
     weft_console_progress(context, what, "bytes", done, total);
     return weft_interrupted;
 }
 
-static void on_notice(void *context, const char *line)
-{
+static void on_notice(void *context, const char *line) {
     weft_console_notice(context, "%s", line);
 }
 
-static void interrupt(int number)
-{
+static void interrupt(int number) {
     weft_interrupted = number;
 }
 
-weft_status cmd_model_pull(const weft_options *o, int *exit_code, weft_error *err)
-{
+weft_status cmd_model_pull(const weft_options *o, int *exit_code, weft_error *err) {
     weft_console console;
     models_pulled pulled = {0};
     if (o->n_argument != 1)
-        return weft_fail(err, WEFT_E_USAGE, "model pull: one of NAME, hf:OWNER/REPO[:FILE], URL, PATH is expected: see "
-                                            "weft model list");
+        return weft_fail(
+            err, WEFT_E_USAGE,
+            "model pull: one of NAME, hf:OWNER/REPO[:FILE], URL, PATH is expected: see "
+            "weft model list");
     weft_console_init(&console, weft_option_flag(o, OPT_QUIET), weft_option_text(o, OPT_COLOR));
     signal(SIGINT, interrupt);
     signal(SIGTERM, interrupt);
@@ -66,33 +63,35 @@ weft_status cmd_model_pull(const weft_options *o, int *exit_code, weft_error *er
     weft_status status = models_pull(o->argument[0], &options, &pulled, err);
     weft_console_break(&console);
     if (!status)
-        printf("%s%s: %s, SHA-256 %s\n", pulled.name, pulled.present ? " is there already" : "", pulled.path,
-               pulled.sha256);
+        printf("%s%s: %s, SHA-256 %s\n", pulled.name, pulled.present ? " is there already" : "",
+               pulled.path, pulled.sha256);
     if (status == WEFT_E_INTERRUPTED) *exit_code = 128 + weft_interrupted;
     models_pulled_free(&pulled);
     return status;
 }
 
-weft_status cmd_model_rm(const weft_options *o, int *exit_code, weft_error *err)
-{
-    if (o->n_argument != 1) return weft_fail(err, WEFT_E_USAGE, "model rm: one NAME is expected: see weft model list");
+weft_status cmd_model_rm(const weft_options *o, int *exit_code, weft_error *err) {
+    if (o->n_argument != 1)
+        return weft_fail(err, WEFT_E_USAGE, "model rm: one NAME is expected: see weft model list");
     return models_remove(o->argument[0], err);
 }
 
-static void describe(const weft_model_info *info, const char *sha256, const char *dialect, size_t per_thousand)
-{
-    printf("name          %s\npath          %s\nSHA-256       %s\narchitecture  %s\nquantisation  %s\n"
-           "parameters    %.0f M\nvocabulary    %lld\nlayers        %lld\nwidth         %lld\nheads         %lld (%lld KV)\n"
-           "context       %lld\ntokenizer     %s %s\ndialect       %s\nfile          %.0f MB\n"
-           "memory        %.1f MB per 1,000 tokens\n",
-           info->name, info->path, sha256, info->architecture, info->quantisation, (double)info->n_params / 1e6,
-           (long long)info->n_vocab, (long long)info->n_layer, (long long)info->n_embd, (long long)info->n_head,
-           (long long)info->n_head_kv, (long long)info->context_length, info->tokenizer, info->pre, dialect,
-           (double)info->file_bytes / 1e6, (double)per_thousand / 1e6);
+static void describe(const weft_model_info *info, const char *sha256, const char *dialect,
+                     size_t per_thousand) {
+    printf(
+        "name          %s\npath          %s\nSHA-256       %s\narchitecture  %s\nquantisation  %s\n"
+        "parameters    %.0f M\nvocabulary    %lld\nlayers        %lld\nwidth         %lld\nheads   "
+        "      %lld (%lld KV)\n"
+        "context       %lld\ntokenizer     %s %s\ndialect       %s\nfile          %.0f MB\n"
+        "memory        %.1f MB per 1,000 tokens\n",
+        info->name, info->path, sha256, info->architecture, info->quantisation,
+        (double)info->n_params / 1e6, (long long)info->n_vocab, (long long)info->n_layer,
+        (long long)info->n_embd, (long long)info->n_head, (long long)info->n_head_kv,
+        (long long)info->context_length, info->tokenizer, info->pre, dialect,
+        (double)info->file_bytes / 1e6, (double)per_thousand / 1e6);
 }
 
-weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *err)
-{
+weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *err) {
     weft_model *model = NULL;
     weft_dialect *dialect = NULL;
     weft_error none;

@@ -12,14 +12,12 @@
 #include <time.h>
 #include <unistd.h>
 
-static void on_signal(int number)
-{
+static void on_signal(int number) {
     weft_interrupted = number;
 }
 
 /* The first signal ends the run resumably, a second one of the same kind kills. */
-static void catch_signals(void)
-{
+static void catch_signals(void) {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
@@ -27,8 +25,7 @@ static void catch_signals(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
-static bool stdin_has_input(void)
-{
+static bool stdin_has_input(void) {
     struct stat st;
     if (isatty(STDIN_FILENO) || fstat(STDIN_FILENO, &st) != 0) return false;
     if (S_ISREG(st.st_mode)) return true;
@@ -38,8 +35,7 @@ static bool stdin_has_input(void)
 }
 
 /* The task's text: argument, file or standard input; input beside an argument is attached. */
-static weft_status read_task(const weft_options *o, weft_buffer *task, weft_error *err)
-{
+static weft_status read_task(const weft_options *o, weft_buffer *task, weft_error *err) {
     const char *file = o->value[OPT_FILE].text, *word = o->n_argument ? o->argument[0] : NULL;
     enum { TASK_MAX = 8 << 20 };
     weft_status status = WEFT_OK;
@@ -47,7 +43,8 @@ static weft_status read_task(const weft_options *o, weft_buffer *task, weft_erro
         return weft_fail(err, WEFT_E_USAGE, "run: one TASK is expected: put it in quotes");
     if (word && file) return weft_fail(err, WEFT_E_USAGE, "run: a TASK or -f FILE, not both");
     if (!word && !file && isatty(STDIN_FILENO))
-        return weft_fail(err, WEFT_E_USAGE, "run: a task is missing: weft run \"TASK\", or -f FILE");
+        return weft_fail(err, WEFT_E_USAGE,
+                         "run: a task is missing: weft run \"TASK\", or -f FILE");
     bool from_input = (word && strcmp(word, "-") == 0) || (!word && !file);
     if (file)
         status = weft_file_read(file, TASK_MAX, task, err);
@@ -58,7 +55,8 @@ static weft_status read_task(const weft_options *o, weft_buffer *task, weft_erro
     if (!status && !from_input && !(file && strcmp(file, "-") == 0) && stdin_has_input()) {
         weft_buffer input = WEFT_BUFFER_INIT;
         status = weft_file_read("-", TASK_MAX, &input, err);
-        if (!status && input.size) weft_buffer_printf(task, "\n\n<stdin>\n%s\n</stdin>", input.data);
+        if (!status && input.size)
+            weft_buffer_printf(task, "\n\n<stdin>\n%s\n</stdin>", input.data);
         weft_buffer_free(&input);
     }
     if (!status) status = weft_buffer_ok(task, err);
@@ -72,8 +70,8 @@ static weft_status read_task(const weft_options *o, weft_buffer *task, weft_erro
 }
 
 /* Copies --attach files into the workspace, read-only, and names them in the task. */
-static weft_status attach_files(const weft_options *o, const char *workspace, weft_buffer *task, weft_error *err)
-{
+static weft_status attach_files(const weft_options *o, const char *workspace, weft_buffer *task,
+                                weft_error *err) {
     enum { ATTACH_MAX = 256 << 20 };
     weft_status status = WEFT_OK;
     if (o->list[OPT_ATTACH]) weft_buffer_puts(task, "\n\nAttached files in the workspace:");
@@ -83,7 +81,8 @@ static weft_status attach_files(const weft_options *o, const char *workspace, we
         char *to = weft_path_join(workspace, name);
         status = to ? weft_file_read(*path, ATTACH_MAX, &content, err)
                     : weft_fail(err, WEFT_E_MEMORY, "out of memory");
-        if (!status) status = weft_file_write(to, weft_buffer_str(&content), content.size, 0444, err);
+        if (!status)
+            status = weft_file_write(to, weft_buffer_str(&content), content.size, 0444, err);
         weft_buffer_printf(task, " %s", name);
         weft_buffer_free(&content);
         free(to);
@@ -91,13 +90,14 @@ static weft_status attach_files(const weft_options *o, const char *workspace, we
     return status ? status : weft_buffer_ok(task, err);
 }
 
-static weft_status make_id(const weft_options *o, char **out, weft_error *err)
-{
+static weft_status make_id(const weft_options *o, char **out, weft_error *err) {
     const char *given = weft_option_text(o, OPT_RUN_ID);
     char text[64];
     if (*given) {
-        if (strlen(given) > 64 || strspn(given, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(given))
-            return weft_fail(err, WEFT_E_USAGE, "--run-id \"%s\": up to 64 of a-z, 0-9 and - are allowed", given);
+        if (strlen(given) > 64 ||
+            strspn(given, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(given))
+            return weft_fail(err, WEFT_E_USAGE,
+                             "--run-id \"%s\": up to 64 of a-z, 0-9 and - are allowed", given);
         *out = strdup(given);
     } else {
         time_t now = time(NULL);
@@ -112,14 +112,12 @@ static weft_status make_id(const weft_options *o, char **out, weft_error *err)
     return *out ? WEFT_OK : weft_fail(err, WEFT_E_MEMORY, "out of memory");
 }
 
-static void on_event(void *context, int64_t seq, const char *type, const char *line)
-{
+static void on_event(void *context, int64_t seq, const char *type, const char *line) {
     printf("%s\n", line);
     fflush(stdout);
 }
 
-static weft_status start_launcher(weft_run *r, weft_error *err)
-{
+static weft_status start_launcher(weft_run *r, weft_error *err) {
     weft_status status = weft_launcher_start(&r->launcher, err);
     if (status != WEFT_E_SANDBOX) return status;
     weft_console_notice(&r->console, "%s; tools that run code will be refused", err->message);
@@ -127,18 +125,17 @@ static weft_status start_launcher(weft_run *r, weft_error *err)
     return WEFT_OK;
 }
 
-static void open_console(weft_run *r, const weft_options *o)
-{
+static void open_console(weft_run *r, const weft_options *o) {
     r->options = o;
     r->json = weft_option_flag(o, OPT_JSON);
     r->deltas = r->json && weft_option_flag(o, OPT_DELTAS);
     r->started_ns = weft_monotonic_ns();
-    weft_console_init(&r->console, weft_option_flag(o, OPT_QUIET) || r->json, weft_option_text(o, OPT_COLOR));
+    weft_console_init(&r->console, weft_option_flag(o, OPT_QUIET) || r->json,
+                      weft_option_text(o, OPT_COLOR));
     catch_signals();
 }
 
-static weft_status make_directories(weft_run *r, weft_error *err)
-{
+static weft_status make_directories(weft_run *r, weft_error *err) {
     char *dir = NULL;
     weft_status status = make_id(r->options, &r->id, err);
     if (!status) status = runs_dir(&dir, err);
@@ -147,7 +144,8 @@ static weft_status make_directories(weft_run *r, weft_error *err)
     free(dir);
     if (!r->dir) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     if (weft_file_exists(r->dir))
-        return weft_fail(err, WEFT_E_USAGE, "--run-id %s: there is such a run already: weft resume %s", r->id, r->id);
+        return weft_fail(err, WEFT_E_USAGE,
+                         "--run-id %s: there is such a run already: weft resume %s", r->id, r->id);
     const char *given = weft_option_text(r->options, OPT_WORKDIR);
     status = weft_mkdirs(r->dir, err);
     if (status) return status;
@@ -156,9 +154,9 @@ static weft_status make_directories(weft_run *r, weft_error *err)
     return *given ? WEFT_OK : weft_mkdirs(r->workspace, err);
 }
 
-static weft_status write_answer(const weft_run *r, weft_error *err)
-{
-    const char *answer = r->state.answer ? r->state.answer : "", *path = weft_option_text(r->options, OPT_OUTPUT);
+static weft_status write_answer(const weft_run *r, weft_error *err) {
+    const char *answer = r->state.answer ? r->state.answer : "",
+               *path = weft_option_text(r->options, OPT_OUTPUT);
     size_t n = strlen(answer);
     if (!r->json && !weft_option_flag(r->options, OPT_NO_EXEC)) {
         printf("%s%s", answer, n && answer[n - 1] == '\n' ? "" : "\n");
@@ -167,19 +165,18 @@ static weft_status write_answer(const weft_run *r, weft_error *err)
     return *path ? weft_file_write(path, answer, n, 0644, err) : WEFT_OK;
 }
 
-static void closing_line(weft_run *r)
-{
+static void closing_line(weft_run *r) {
     const run_state *s = &r->state;
     double seconds = (double)(weft_monotonic_ns() - r->started_ns) / 1e9;
     if (!r->timeline) return;
-    weft_console_line(&r->console, "run %s: %lld turns, %lld calls, %lld tokens (%lld sampled), %.1f s, %.1f tokens/s",
-                      r->id, (long long)s->turns, (long long)s->calls,
-                      (long long)weft_timeline_length(r->timeline), (long long)s->sampled_total, seconds,
-                      seconds > 0 ? (double)s->sampled_total / seconds : 0);
+    weft_console_line(
+        &r->console,
+        "run %s: %lld turns, %lld calls, %lld tokens (%lld sampled), %.1f s, %.1f tokens/s", r->id,
+        (long long)s->turns, (long long)s->calls, (long long)weft_timeline_length(r->timeline),
+        (long long)s->sampled_total, seconds, seconds > 0 ? (double)s->sampled_total / seconds : 0);
 }
 
-static weft_status go(weft_run *r, int *exit_code, weft_error *err)
-{
+static weft_status go(weft_run *r, int *exit_code, weft_error *err) {
     weft_status status = run_loop(r, err);
     weft_console_break(&r->console);
     if (!status) status = write_answer(r, err);
@@ -188,8 +185,7 @@ static weft_status go(weft_run *r, int *exit_code, weft_error *err)
     return status;
 }
 
-weft_status cmd_run(const weft_options *o, int *exit_code, weft_error *err)
-{
+weft_status cmd_run(const weft_options *o, int *exit_code, weft_error *err) {
     weft_run r = {0};
     weft_error late;
     weft_buffer task = WEFT_BUFFER_INIT;
@@ -205,7 +201,8 @@ weft_status cmd_run(const weft_options *o, int *exit_code, weft_error *err)
     if (!status) status = weft_trace_create(&r.trace, r.dir, r.id, err);
     if (status) {
         cJSON_Delete(begin);
-        if (r.dir && !r.trace) weft_remove_tree(r.dir, NULL); /* nothing has happened: leave nothing */
+        if (r.dir && !r.trace)
+            weft_remove_tree(r.dir, NULL); /* nothing has happened: leave nothing */
     } else {
         if (r.json) weft_trace_set_tap(r.trace, on_event, &r);
         status = run_emit(&r, "run.begin", "", begin, WEFT_DURABLE, err);
@@ -229,12 +226,12 @@ typedef struct folding {
     weft_error *err;
 } folding;
 
-static bool fold_event(void *context, const weft_event *event)
-{
+static bool fold_event(void *context, const weft_event *event) {
     folding *f = context;
     cJSON *body = NULL;
     f->status = event->body ? weft_json_parse(event->body, event->body_size, &body, f->err)
-                            : weft_fail(f->err, WEFT_E_VERIFY, "event %lld is redacted: the run cannot go on",
+                            : weft_fail(f->err, WEFT_E_VERIFY,
+                                        "event %lld is redacted: the run cannot go on",
                                         (long long)event->seq);
     if (!f->status) f->status = run_state_apply(&f->run->state, event->type, body, f->err);
     cJSON_Delete(body);
@@ -242,8 +239,8 @@ static bool fold_event(void *context, const weft_event *event)
 }
 
 /* RUN and TASK from `resume [RUN | --last] [TASK]`. */
-static weft_status resume_arguments(const weft_options *o, const char **run, const char **task, weft_error *err)
-{
+static weft_status resume_arguments(const weft_options *o, const char **run, const char **task,
+                                    weft_error *err) {
     bool last = weft_option_flag(o, OPT_LAST);
     size_t n = o->n_argument, at = last ? 0 : 1;
     if (!last && n == 0)
@@ -255,8 +252,7 @@ static weft_status resume_arguments(const weft_options *o, const char **run, con
     return WEFT_OK;
 }
 
-static weft_status read_trace(weft_run *r, const char *name, weft_error *err)
-{
+static weft_status read_trace(weft_run *r, const char *name, weft_error *err) {
     weft_status status = find_run(name, weft_option_flag(r->options, OPT_LAST), &r->dir, err);
     if (!status) status = weft_trace_open(&r->trace, r->dir, true, err);
     if (status) return status;
@@ -265,16 +261,17 @@ static weft_status read_trace(weft_run *r, const char *name, weft_error *err)
     if (!status) status = f.status;
     if (status) return status;
     if (!r->state.begin)
-        return weft_fail(err, WEFT_E_VERIFY, "the run in %s recorded nothing: begin again with weft run", r->dir);
+        return weft_fail(err, WEFT_E_VERIFY,
+                         "the run in %s recorded nothing: begin again with weft run", r->dir);
     r->id = strdup(weft_trace_run_id(r->trace));
     const char *workspace = weft_json_string(r->state.begin, "workspace");
     r->workspace = workspace ? strdup(workspace) : NULL;
-    if (!r->id || !r->workspace) return weft_fail(err, WEFT_E_VERIFY, "run.begin names no workspace");
+    if (!r->id || !r->workspace)
+        return weft_fail(err, WEFT_E_VERIFY, "run.begin names no workspace");
     return WEFT_OK;
 }
 
-static weft_status emit_resume(weft_run *r, const char *task, weft_error *err)
-{
+static weft_status emit_resume(weft_run *r, const char *task, weft_error *err) {
     cJSON *body = cJSON_CreateObject();
     if (task) cJSON_AddStringToObject(body, "task", task);
     weft_json_add_int(body, "restored", weft_timeline_restored(r->timeline));
@@ -283,8 +280,7 @@ static weft_status emit_resume(weft_run *r, const char *task, weft_error *err)
     return run_emit(r, "resume", "", body, WEFT_DURABLE, err);
 }
 
-weft_status cmd_resume(const weft_options *o, int *exit_code, weft_error *err)
-{
+weft_status cmd_resume(const weft_options *o, int *exit_code, weft_error *err) {
     weft_run r = {0};
     weft_error late;
     const char *name = NULL, *task = NULL;

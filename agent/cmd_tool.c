@@ -8,8 +8,7 @@
 #include <unistd.h>
 
 /* A run's launcher and toolset without a run. */
-static weft_status open_tools(weft_run *r, const weft_options *o, bool may_run, weft_error *err)
-{
+static weft_status open_tools(weft_run *r, const weft_options *o, bool may_run, weft_error *err) {
     r->options = o;
     weft_console_init(&r->console, true, weft_option_text(o, OPT_COLOR));
     weft_status status = may_run ? weft_launcher_start(&r->launcher, err) : WEFT_OK;
@@ -20,8 +19,7 @@ static weft_status open_tools(weft_run *r, const weft_options *o, bool may_run, 
     return status ? status : run_open_tools(r, NULL, err);
 }
 
-weft_status cmd_tool_list(const weft_options *o, int *exit_code, weft_error *err)
-{
+weft_status cmd_tool_list(const weft_options *o, int *exit_code, weft_error *err) {
     weft_run r = {0};
     weft_status status = open_tools(&r, o, false, err);
     for (size_t i = 0; !status && i < weft_toolset_count(r.tools); i++) {
@@ -33,23 +31,24 @@ weft_status cmd_tool_list(const weft_options *o, int *exit_code, weft_error *err
             cJSON_AddStringToObject(line, "origin", info->origin);
             status = print_json(line, err);
         } else {
-            printf("%-14s %.*s\n", info->name, (int)strcspn(info->description, "\n"), info->description);
+            printf("%-14s %.*s\n", info->name, (int)strcspn(info->description, "\n"),
+                   info->description);
         }
     }
     run_close(&r);
     return status;
 }
 
-static weft_status wanted_tool(const weft_options *o, const weft_run *r, const weft_tool_info **out, weft_error *err)
-{
+static weft_status wanted_tool(const weft_options *o, const weft_run *r, const weft_tool_info **out,
+                               weft_error *err) {
     if (!o->n_argument) return weft_fail(err, WEFT_E_USAGE, "name a tool: see weft tool list");
     *out = weft_toolset_find(r->tools, o->argument[0]);
     if (*out) return WEFT_OK;
-    return weft_fail(err, WEFT_E_USAGE, "there is no tool \"%s\": see weft tool list", o->argument[0]);
+    return weft_fail(err, WEFT_E_USAGE, "there is no tool \"%s\": see weft tool list",
+                     o->argument[0]);
 }
 
-weft_status cmd_tool_show(const weft_options *o, int *exit_code, weft_error *err)
-{
+weft_status cmd_tool_show(const weft_options *o, int *exit_code, weft_error *err) {
     weft_run r = {0};
     const weft_tool_info *info = NULL;
     weft_status status = open_tools(&r, o, false, err);
@@ -77,20 +76,20 @@ weft_status cmd_tool_show(const weft_options *o, int *exit_code, weft_error *err
     return status;
 }
 
-static weft_status temporary_workspace(char **out, weft_error *err)
-{
+static weft_status temporary_workspace(char **out, weft_error *err) {
     char path[] = "/tmp/weft-work-XXXXXX";
     if (!mkdtemp(path)) return weft_fail_errno(err, WEFT_E_STORAGE, "create a workspace in /tmp");
     *out = strdup(path);
     return *out ? WEFT_OK : weft_fail(err, WEFT_E_MEMORY, "out of memory");
 }
 
-static weft_status print_result(const weft_options *o, const weft_tool_result *result, weft_error *err)
-{
+static weft_status print_result(const weft_options *o, const weft_tool_result *result,
+                                weft_error *err) {
     char hex[WEFT_DIGEST_HEX_BYTES];
     if (!weft_option_flag(o, OPT_JSON)) {
         size_t n = strlen(result->text);
-        fprintf(result->error ? stderr : stdout, "%s%s", result->text, n && result->text[n - 1] == '\n' ? "" : "\n");
+        fprintf(result->error ? stderr : stdout, "%s%s", result->text,
+                n && result->text[n - 1] == '\n' ? "" : "\n");
         return WEFT_OK;
     }
     cJSON *out = cJSON_CreateObject();
@@ -103,16 +102,17 @@ static weft_status print_result(const weft_options *o, const weft_tool_result *r
     return print_json(out, err);
 }
 
-weft_status cmd_tool_call(const weft_options *o, int *exit_code, weft_error *err)
-{
+weft_status cmd_tool_call(const weft_options *o, int *exit_code, weft_error *err) {
     weft_run r = {0};
     const weft_tool_info *info = NULL;
-    const char *text = o->n_argument > 1 ? o->argument[1] : "{}", *given = weft_option_text(o, OPT_WORKDIR);
+    const char *text = o->n_argument > 1 ? o->argument[1] : "{}",
+               *given = weft_option_text(o, OPT_WORKDIR);
     cJSON *arguments = NULL;
     weft_tool_result result = {0};
     bool temporary = !*given;
     weft_status status = WEFT_OK;
-    if (o->n_argument > 2) return weft_fail(err, WEFT_E_USAGE, "tool call: NAME and one JSON object are expected");
+    if (o->n_argument > 2)
+        return weft_fail(err, WEFT_E_USAGE, "tool call: NAME and one JSON object are expected");
     if (temporary)
         status = temporary_workspace(&r.workspace, err);
     else if (!(r.workspace = realpath(given, NULL)))
@@ -123,7 +123,8 @@ weft_status cmd_tool_call(const weft_options *o, int *exit_code, weft_error *err
         weft_fail_prefix(err, "the arguments of %s", info->name);
         status = WEFT_E_USAGE;
     }
-    if (!status) status = weft_toolset_call(r.tools, info->name, arguments, &weft_interrupted, &result, err);
+    if (!status)
+        status = weft_toolset_call(r.tools, info->name, arguments, &weft_interrupted, &result, err);
     if (!status) status = print_result(o, &result, err);
     if (!status && result.error) *exit_code = 1;
     weft_tool_result_free(&result);
@@ -135,8 +136,7 @@ weft_status cmd_tool_call(const weft_options *o, int *exit_code, weft_error *err
     return status;
 }
 
-static void write_stream(FILE *to, const weft_sandbox_stream *s)
-{
+static void write_stream(FILE *to, const weft_sandbox_stream *s) {
     if (!s->cut) {
         fwrite(s->kept, 1, s->n_kept, to);
     } else {
@@ -147,8 +147,7 @@ static void write_stream(FILE *to, const weft_sandbox_stream *s)
     fflush(to);
 }
 
-static cJSON *stream_json(const weft_sandbox_stream *s)
-{
+static cJSON *stream_json(const weft_sandbox_stream *s) {
     weft_buffer text = WEFT_BUFFER_INIT;
     char hex[WEFT_DIGEST_HEX_BYTES];
     cJSON *out = cJSON_CreateObject();
@@ -165,18 +164,19 @@ static cJSON *stream_json(const weft_sandbox_stream *s)
     return out;
 }
 
-static void add_parsed(cJSON *out, const char *key, const char *json)
-{
+static void add_parsed(cJSON *out, const char *key, const char *json) {
     cJSON *value = NULL;
-    if (json && !weft_json_parse(json, strlen(json), &value, NULL)) cJSON_AddItemToObject(out, key, value);
+    if (json && !weft_json_parse(json, strlen(json), &value, NULL))
+        cJSON_AddItemToObject(out, key, value);
 }
 
-static weft_status print_confined(const weft_options *o, const weft_sandbox_result *result, weft_error *err)
-{
+static weft_status print_confined(const weft_options *o, const weft_sandbox_result *result,
+                                  weft_error *err) {
     if (!weft_option_flag(o, OPT_JSON)) {
         write_stream(stdout, &result->out);
         write_stream(stderr, &result->err);
-        if (result->hit) fprintf(stderr, "weft: sandbox: stopped: %s\n", weft_sandbox_hit_text(result->hit));
+        if (result->hit)
+            fprintf(stderr, "weft: sandbox: stopped: %s\n", weft_sandbox_hit_text(result->hit));
         return WEFT_OK;
     }
     cJSON *out = cJSON_CreateObject();
@@ -193,18 +193,20 @@ static weft_status print_confined(const weft_options *o, const weft_sandbox_resu
     return print_json(out, err);
 }
 
-weft_status cmd_sandbox_run(const weft_options *o, int *exit_code, weft_error *err)
-{
+weft_status cmd_sandbox_run(const weft_options *o, int *exit_code, weft_error *err) {
     weft_launcher *launcher = NULL;
     weft_sandbox_result result = {0};
     weft_buffer input = WEFT_BUFFER_INIT;
     const char *given = weft_option_text(o, OPT_WORKDIR);
     char *workdir = NULL;
-    if (!o->n_argument) return weft_fail(err, WEFT_E_USAGE, "sandbox: a command is missing: weft sandbox -- CMD...");
+    if (!o->n_argument)
+        return weft_fail(err, WEFT_E_USAGE,
+                         "sandbox: a command is missing: weft sandbox -- CMD...");
     weft_status status = weft_launcher_start(&launcher, err);
     if (!status && *given && !(workdir = realpath(given, NULL)))
         status = weft_fail_errno(err, WEFT_E_CONFIG, "--workdir %s", given);
-    if (!status && !isatty(STDIN_FILENO)) status = weft_file_read("-", (size_t)256 << 20, &input, err);
+    if (!status && !isatty(STDIN_FILENO))
+        status = weft_file_read("-", (size_t)256 << 20, &input, err);
     weft_sandbox_request request = {
         .argv = (const char *const *)o->argument,
         .stdin_bytes = input.size ? input.data : NULL,
@@ -224,8 +226,7 @@ weft_status cmd_sandbox_run(const weft_options *o, int *exit_code, weft_error *e
     return status;
 }
 
-weft_status cmd_sandbox_check(const weft_options *o, int *exit_code, weft_error *err)
-{
+weft_status cmd_sandbox_check(const weft_options *o, int *exit_code, weft_error *err) {
     weft_launcher *launcher = NULL;
     char *report = NULL;
     cJSON *json = NULL;
@@ -240,8 +241,8 @@ weft_status cmd_sandbox_check(const weft_options *o, int *exit_code, weft_error 
         cJSON_ArrayForEach(layer, cJSON_GetObjectItemCaseSensitive(json, "layers"))
             printf("  %-14s %s\n", layer->string, cJSON_IsTrue(layer) ? "in force" : "missing");
         cJSON_ArrayForEach(missing, cJSON_GetObjectItemCaseSensitive(json, "missing"))
-            printf("%s: %s: %s\n", weft_json_string(missing, "layer"), weft_json_string(missing, "cause"),
-                   weft_json_string(missing, "cure"));
+            printf("%s: %s: %s\n", weft_json_string(missing, "layer"),
+                   weft_json_string(missing, "cause"), weft_json_string(missing, "cure"));
     }
     cJSON_Delete(json);
     free(report);

@@ -16,13 +16,11 @@ typedef struct summary {
     weft_error *err;
 } summary;
 
-static void take_text(char *to, size_t size, const char *text)
-{
+static void take_text(char *to, size_t size, const char *text) {
     snprintf(to, size, "%s", text ? text : "");
 }
 
-static bool summarise(void *context, const weft_event *event)
-{
+static bool summarise(void *context, const weft_event *event) {
     summary *s = context;
     cJSON *body = NULL;
     s->events++;
@@ -51,8 +49,7 @@ static bool summarise(void *context, const weft_event *event)
     return !s->status;
 }
 
-static weft_status read_summary(const char *path, summary *s, weft_error *err)
-{
+static weft_status read_summary(const char *path, summary *s, weft_error *err) {
     weft_trace *trace = NULL;
     weft_error late;
     memset(s, 0, sizeof *s);
@@ -64,13 +61,12 @@ static weft_status read_summary(const char *path, summary *s, weft_error *err)
     return status;
 }
 
-static const char *state_word(const summary *s)
-{
+static const char *state_word(const summary *s) {
     return s->state.ended && *s->reason ? s->reason : "open";
 }
 
-static weft_status list_one(const weft_options *o, const char *id, const char *path, weft_error *err)
-{
+static weft_status list_one(const weft_options *o, const char *id, const char *path,
+                            weft_error *err) {
     summary s;
     weft_error why;
     weft_status status = read_summary(path, &s, &why);
@@ -89,8 +85,9 @@ static weft_status list_one(const weft_options *o, const char *id, const char *p
         weft_buffer shown = WEFT_BUFFER_INIT;
         char *first = strndup(task, strcspn(task, "\n"));
         if (first) weft_console_escape(first, &shown);
-        printf("%-24s %-12s %4lld turns %4lld calls  %.60s\n", id, status ? "unreadable" : state_word(&s),
-               (long long)s.state.turns, (long long)s.state.calls, weft_buffer_str(&shown));
+        printf("%-24s %-12s %4lld turns %4lld calls  %.60s\n", id,
+               status ? "unreadable" : state_word(&s), (long long)s.state.turns,
+               (long long)s.state.calls, weft_buffer_str(&shown));
         weft_buffer_free(&shown);
         free(first);
         status = WEFT_OK;
@@ -99,8 +96,7 @@ static weft_status list_one(const weft_options *o, const char *id, const char *p
     return status;
 }
 
-weft_status cmd_trace_list(const weft_options *o, int *exit_code, weft_error *err)
-{
+weft_status cmd_trace_list(const weft_options *o, int *exit_code, weft_error *err) {
     char *dir = NULL;
     struct dirent **entry = NULL;
     weft_status status = runs_dir(&dir, err);
@@ -121,8 +117,7 @@ weft_status cmd_trace_list(const weft_options *o, int *exit_code, weft_error *er
 
 /* ---- show ---- */
 
-static void print_text(const char *label, const char *text)
-{
+static void print_text(const char *label, const char *text) {
     weft_buffer safe = WEFT_BUFFER_INIT;
     weft_console_escape(text ? text : "", &safe);
     printf("[%s]\n%s%s", label, weft_buffer_str(&safe),
@@ -130,19 +125,18 @@ static void print_text(const char *label, const char *text)
     weft_buffer_free(&safe);
 }
 
-static void print_call(const cJSON *body, const char *type)
-{
+static void print_call(const cJSON *body, const char *type) {
     char label[160];
     const char *tool = weft_json_string(body, "tool");
     bool result = strcmp(type, "tool.result") == 0;
-    snprintf(label, sizeof label, "%s %s", result ? weft_json_bool(body, "error", false) ? "error of" : "result of" : "call",
+    snprintf(label, sizeof label, "%s %s",
+             result ? weft_json_bool(body, "error", false) ? "error of" : "result of" : "call",
              tool ? tool : "?");
     const char *text = weft_json_string(body, result ? "text" : "arguments");
     print_text(label, text ? text : weft_json_string(body, "error"));
 }
 
-static void print_event(const weft_event *event, const cJSON *body)
-{
+static void print_event(const weft_event *event, const cJSON *body) {
     static const char *const quiet[] = {"kv", "turn"};
     for (size_t i = 0; i < sizeof quiet / sizeof *quiet; i++)
         if (strcmp(event->type, quiet[i]) == 0) return;
@@ -167,12 +161,12 @@ static void print_event(const weft_event *event, const cJSON *body)
     }
 }
 
-static bool show_event(void *context, const weft_event *event)
-{
+static bool show_event(void *context, const weft_event *event) {
     const bool *json = context;
     if (*json) {
         printf("{\"body\":%s,\"seq\":%lld,\"span\":\"%s\",\"ts\":\"%s\",\"type\":\"%s\"}\n",
-               event->body ? event->body : "null", (long long)event->seq, event->span, event->ts, event->type);
+               event->body ? event->body : "null", (long long)event->seq, event->span, event->ts,
+               event->type);
         return true;
     }
     cJSON *body = NULL;
@@ -182,15 +176,14 @@ static bool show_event(void *context, const weft_event *event)
     return true;
 }
 
-static weft_status open_named(const weft_options *o, weft_trace **out, char **path, weft_error *err)
-{
+static weft_status open_named(const weft_options *o, weft_trace **out, char **path,
+                              weft_error *err) {
     const char *name = o->n_argument ? o->argument[0] : NULL;
     weft_status status = find_run(name, weft_option_flag(o, OPT_LAST), path, err);
     return status ? status : weft_trace_open(out, *path, false, err);
 }
 
-weft_status cmd_trace_show(const weft_options *o, int *exit_code, weft_error *err)
-{
+weft_status cmd_trace_show(const weft_options *o, int *exit_code, weft_error *err) {
     weft_trace *trace = NULL;
     char *path = NULL;
     bool json = weft_option_flag(o, OPT_JSON);
@@ -202,13 +195,11 @@ weft_status cmd_trace_show(const weft_options *o, int *exit_code, weft_error *er
     return status;
 }
 
-static double seconds(int64_t ns)
-{
+static double seconds(int64_t ns) {
     return (double)ns / 1e9;
 }
 
-weft_status cmd_trace_stats(const weft_options *o, int *exit_code, weft_error *err)
-{
+weft_status cmd_trace_stats(const weft_options *o, int *exit_code, weft_error *err) {
     const char *name = o->n_argument ? o->argument[0] : NULL;
     char *path = NULL;
     summary s;
@@ -237,12 +228,15 @@ weft_status cmd_trace_stats(const weft_options *o, int *exit_code, weft_error *e
             status = print_json(line, err);
         } else {
             printf("state              %s\nevents             %lld\nprocesses          %lld\n"
-                   "timeline           %lld tokens\nevaluated          %lld tokens\nsampled            %lld tokens\n"
+                   "timeline           %lld tokens\nevaluated          %lld tokens\nsampled        "
+                   "    %lld tokens\n"
                    "turns              %lld\ncalls              %lld\n"
                    "seconds            %.1f: prefill %.1f, decode %.1f, tools %.1f\n",
-                   state_word(&s), (long long)s.events, (long long)s.processes, (long long)s.segment_tokens,
-                   (long long)r->evaluated, (long long)r->sampled_total, (long long)r->turns, (long long)r->calls,
-                   seconds(r->elapsed_ns), seconds(s.prefill_ns), seconds(s.decode_ns), seconds(s.tool_ns));
+                   state_word(&s), (long long)s.events, (long long)s.processes,
+                   (long long)s.segment_tokens, (long long)r->evaluated,
+                   (long long)r->sampled_total, (long long)r->turns, (long long)r->calls,
+                   seconds(r->elapsed_ns), seconds(s.prefill_ns), seconds(s.decode_ns),
+                   seconds(s.tool_ns));
             cJSON_Delete(line);
         }
     }

@@ -1,6 +1,6 @@
-/* Settings from environment and files. weft.toml is read as the part of TOML that settings need: one
- * `key = value` a line with a string, integer, float or boolean, and comments. Anything else is an
- * error that names the line, so that nothing a user writes is silently ignored. */
+/* Settings from environment and files. weft.toml is read as the part of TOML that settings need:
+ * one `key = value` a line with a string, integer, float or boolean, and comments. Anything else is
+ * an error that names the line, so that nothing a user writes is silently ignored. */
 #include "agent/options.h"
 
 #include <ctype.h>
@@ -8,8 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static int find_setting(const char *name, size_t n)
-{
+static int find_setting(const char *name, size_t n) {
     for (int i = 0; i < OPT_COUNT; i++)
         if (weft_option_table[i].setting && strlen(weft_option_table[i].name) == n &&
             strncmp(weft_option_table[i].name, name, n) == 0)
@@ -17,15 +16,14 @@ static int find_setting(const char *name, size_t n)
     return -1;
 }
 
-static void environment_name(const char *name, char *out, size_t size)
-{
+static void environment_name(const char *name, char *out, size_t size) {
     size_t n = (size_t)snprintf(out, size, "WEFT_");
-    for (; *name && n + 1 < size; name++) out[n++] = *name == '-' ? '_' : (char)toupper((unsigned char)*name);
+    for (; *name && n + 1 < size; name++)
+        out[n++] = *name == '-' ? '_' : (char)toupper((unsigned char)*name);
     out[n] = '\0';
 }
 
-static weft_status load_environment(weft_options *o, weft_error *err)
-{
+static weft_status load_environment(weft_options *o, weft_error *err) {
     for (int i = 0; i < OPT_COUNT; i++) {
         char name[64];
         if (!weft_option_table[i].setting) continue;
@@ -39,8 +37,7 @@ static weft_status load_environment(weft_options *o, weft_error *err)
 }
 
 /* The value's text without quotes and escapes; *at ends behind it. */
-static const char *parse_toml_value(const char **at, weft_buffer *out)
-{
+static const char *parse_toml_value(const char **at, weft_buffer *out) {
     const char *p = *at;
     if (*p == '"') {
         for (p++; *p && *p != '"'; p++) {
@@ -73,22 +70,23 @@ static const char *parse_toml_value(const char **at, weft_buffer *out)
 }
 
 static weft_status load_line(weft_options *o, const char *line, const char *path, size_t number,
-                             weft_error *err)
-{
+                             weft_error *err) {
     const char *p = line + strspn(line, " \t");
     if (!*p || *p == '#') return WEFT_OK;
     size_t n = strcspn(p, " \t=");
     int id = find_setting(p, n);
     if (*p == '[')
-        return weft_fail(err, WEFT_E_CONFIG, "%s line %zu: tables are not used here: write key = value",
-                         path, number);
+        return weft_fail(err, WEFT_E_CONFIG,
+                         "%s line %zu: tables are not used here: write key = value", path, number);
     if (id < 0)
-        return weft_fail(err, WEFT_E_CONFIG, "%s line %zu: unknown setting \"%.*s\": see weft config",
-                         path, number, (int)n, p);
+        return weft_fail(err, WEFT_E_CONFIG,
+                         "%s line %zu: unknown setting \"%.*s\": see weft config", path, number,
+                         (int)n, p);
     p += n;
     p += strspn(p, " \t");
     if (*p != '=')
-        return weft_fail(err, WEFT_E_CONFIG, "%s line %zu: '=' is expected after the key", path, number);
+        return weft_fail(err, WEFT_E_CONFIG, "%s line %zu: '=' is expected after the key", path,
+                         number);
     p++;
     p += strspn(p, " \t");
     weft_buffer value = WEFT_BUFFER_INIT;
@@ -96,7 +94,8 @@ static weft_status load_line(weft_options *o, const char *line, const char *path
     p += strspn(p, " \t");
     if (!why && *p && *p != '#') why = "text after the value";
     weft_status status = weft_buffer_ok(&value, err);
-    if (!status && why) status = weft_fail(err, WEFT_E_CONFIG, "%s line %zu: %s", path, number, why);
+    if (!status && why)
+        status = weft_fail(err, WEFT_E_CONFIG, "%s line %zu: %s", path, number, why);
     if (!status) {
         const char *origin = strcmp(path, "weft.toml") == 0 ? "./weft.toml" : "user weft.toml";
         status = weft_options_set(o, (weft_option)id, weft_buffer_str(&value), origin, err);
@@ -109,8 +108,7 @@ static weft_status load_line(weft_options *o, const char *line, const char *path
     return status;
 }
 
-static weft_status load_file(weft_options *o, const char *path, weft_error *err)
-{
+static weft_status load_file(weft_options *o, const char *path, weft_error *err) {
     if (!weft_file_exists(path)) return WEFT_OK;
     weft_buffer text = WEFT_BUFFER_INIT;
     weft_status status = weft_file_read(path, 1 << 20, &text, err);
@@ -127,8 +125,7 @@ static weft_status load_file(weft_options *o, const char *path, weft_error *err)
     return status;
 }
 
-weft_status weft_config_load(weft_options *o, weft_error *err)
-{
+weft_status weft_config_load(weft_options *o, weft_error *err) {
     weft_status status = load_environment(o, err);
     if (!status) status = load_file(o, "weft.toml", err);
     char *home = weft_config_home();
@@ -141,8 +138,7 @@ weft_status weft_config_load(weft_options *o, weft_error *err)
     return status;
 }
 
-void weft_config_print(FILE *to, const weft_options *o, bool json)
-{
+void weft_config_print(FILE *to, const weft_options *o, bool json) {
     for (int i = 0; i < OPT_COUNT; i++) {
         const weft_option_spec *spec = &weft_option_table[i];
         if (!spec->setting) continue;

@@ -1,4 +1,5 @@
-/* Opening a model from the command line's options, shared by the verbs that work the engine by hand. */
+/* Opening a model from the command line's options, shared by the verbs that work the engine by
+ * hand. */
 #ifndef WEFT_AGENT_ENGINE_OPTIONS_H
 #define WEFT_AGENT_ENGINE_OPTIONS_H
 
@@ -8,6 +9,7 @@
 /* -m, --isa, --threads, --kv-type, --ctx, --chunk; vocab_only: no weights. */
 weft_status engine_open(const weft_options *o, bool vocab_only, weft_model **out, weft_error *err);
 /* A JSON array of token ids below n_vocab; *out is malloc'd. */
-weft_status engine_read_ids(const cJSON *list, int64_t n_vocab, int32_t **out, size_t *n, weft_error *err);
+weft_status engine_read_ids(const cJSON *list, int64_t n_vocab, int32_t **out, size_t *n,
+                            weft_error *err);
 
 #endif

@@ -22,20 +22,19 @@ static const struct {
     {8, "the replay diverged"},
     {9, "verification failed"},
     {10, "storage: the log is not durable, the disk is full"},
-    {130, "interrupted; 143: terminated. Such a run can be resumed, and so can one that ended with 6"},
+    {130,
+     "interrupted; 143: terminated. Such a run can be resumed, and so can one that ended with 6"},
 };
 
 /* "-m, --model MODEL" */
-static int option_label(char *out, size_t size, const weft_option_spec *spec)
-{
+static int option_label(char *out, size_t size, const weft_option_spec *spec) {
     char letter[8] = "    ";
     if (spec->letter) snprintf(letter, sizeof letter, "-%c, ", spec->letter);
     return snprintf(out, size, "%s--%s%s%s", letter, spec->name, *spec->argument ? " " : "",
                     spec->argument);
 }
 
-static void print_options(FILE *to, weft_verb verb)
-{
+static void print_options(FILE *to, weft_verb verb) {
     fprintf(to, "\nOptions:\n");
     for (int i = 0; i < OPT_COUNT; i++) {
         const weft_option_spec *spec = &weft_option_table[i];
@@ -48,8 +47,7 @@ static void print_options(FILE *to, weft_verb verb)
     }
 }
 
-void weft_help_print(FILE *to, weft_verb verb)
-{
+void weft_help_print(FILE *to, weft_verb verb) {
     if (verb < VERB_COUNT) {
         const weft_verb_spec *spec = &weft_verb_table[verb];
         fprintf(to, "weft %s%s%s\n%s\n", spec->words, *spec->arguments ? " " : "", spec->arguments,
@@ -60,12 +58,12 @@ void weft_help_print(FILE *to, weft_verb verb)
     fprintf(to, "%s\nUsage: weft VERB [options] [arguments]\n\nVerbs:\n", synopsis);
     for (int v = 0; v < VERB_COUNT; v++)
         fprintf(to, "  %-14s %s\n", weft_verb_table[v].words, weft_verb_table[v].summary);
-    fprintf(to, "\nweft help VERB explains one. Settings also come from WEFT_* variables, ./weft.toml\n"
-                "and weft.toml in the configuration directory; weft config shows them.\n");
+    fprintf(to,
+            "\nweft help VERB explains one. Settings also come from WEFT_* variables, ./weft.toml\n"
+            "and weft.toml in the configuration directory; weft config shows them.\n");
 }
 
-static void roff(FILE *to, const char *text)
-{
+static void roff(FILE *to, const char *text) {
     if (*text == '.' || *text == '\'') fputs("\\&", to);
     for (; *text; text++) {
         if (*text == '-')
@@ -77,10 +75,11 @@ static void roff(FILE *to, const char *text)
     }
 }
 
-void weft_man_print(FILE *to)
-{
-    fputs(".TH WEFT 1\n.SH NAME\nweft \\- run a task with a local model, its tools and an unbroken thought\n"
-          ".SH SYNOPSIS\n.B weft\n.I verb\n[options] [arguments]\n.SH DESCRIPTION\n", to);
+void weft_man_print(FILE *to) {
+    fputs(".TH WEFT 1\n.SH NAME\nweft \\- run a task with a local model, its tools and an unbroken "
+          "thought\n"
+          ".SH SYNOPSIS\n.B weft\n.I verb\n[options] [arguments]\n.SH DESCRIPTION\n",
+          to);
     roff(to, synopsis);
     fputs(".SH VERBS\n", to);
     for (int v = 0; v < VERB_COUNT; v++) {
@@ -115,13 +114,14 @@ void weft_man_print(FILE *to)
         roff(to, exits[i].meaning);
         fputs("\n", to);
     }
-    fputs(".SH ENVIRONMENT\nEvery setting as WEFT_ and its name in capitals (WEFT_MODEL, WEFT_THREADS,\n"
-          "WEFT_ISA ...); WEFT_HOME is the directory of models and runs.\n", to);
+    fputs(".SH ENVIRONMENT\nEvery setting as WEFT_ and its name in capitals (WEFT_MODEL, "
+          "WEFT_THREADS,\n"
+          "WEFT_ISA ...); WEFT_HOME is the directory of models and runs.\n",
+          to);
 }
 
 /* Words of one level, each once: first words of verbs, or second words after `first`. */
-static void verb_words(FILE *to, const char *first)
-{
+static void verb_words(FILE *to, const char *first) {
     char seen[1024] = " ";
     for (int v = 0; v < VERB_COUNT; v++) {
         const char *words = weft_verb_table[v].words;
@@ -140,16 +140,15 @@ static void verb_words(FILE *to, const char *first)
     }
 }
 
-static void option_words(FILE *to, weft_verb verb)
-{
+static void option_words(FILE *to, weft_verb verb) {
     for (int i = 0; i < OPT_COUNT; i++)
         if (weft_option_table[i].verbs >> verb & 1) fprintf(to, "--%s ", weft_option_table[i].name);
 }
 
-static void completion_bash(FILE *to)
-{
+static void completion_bash(FILE *to) {
     fputs("_weft() {\n  local cur=${COMP_WORDS[COMP_CWORD]} verb=\"${COMP_WORDS[1]}\" words=\n"
-          "  case \"$verb ${COMP_WORDS[2]}\" in\n", to);
+          "  case \"$verb ${COMP_WORDS[2]}\" in\n",
+          to);
     for (int v = 0; v < VERB_COUNT; v++) {
         if (!strchr(weft_verb_table[v].words, ' ')) continue;
         fprintf(to, "    \"%s\") words=\"", weft_verb_table[v].words);
@@ -174,11 +173,11 @@ static void completion_bash(FILE *to)
     verb_words(to, NULL);
     fputs("\"\n  COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
           "  [ ${#COMPREPLY[@]} -eq 0 ] && COMPREPLY=($(compgen -f -- \"$cur\"))\n}\n"
-          "complete -F _weft weft\n", to);
+          "complete -F _weft weft\n",
+          to);
 }
 
-static void completion_fish(FILE *to)
-{
+static void completion_fish(FILE *to) {
     fputs("complete -c weft -f -n __fish_use_subcommand -a '", to);
     verb_words(to, NULL);
     fputs("'\n", to);
@@ -186,7 +185,8 @@ static void completion_fish(FILE *to)
         const char *words = weft_verb_table[v].words, *space = strchr(words, ' ');
         size_t n = strcspn(words, " ");
         if (space)
-            fprintf(to, "complete -c weft -f -n '__fish_seen_subcommand_from %.*s' -a '%s' -d '%s'\n",
+            fprintf(to,
+                    "complete -c weft -f -n '__fish_seen_subcommand_from %.*s' -a '%s' -d '%s'\n",
                     (int)n, words, space + 1, weft_verb_table[v].summary);
         for (int i = 0; i < OPT_COUNT; i++) {
             const weft_option_spec *spec = &weft_option_table[i];
@@ -197,8 +197,7 @@ static void completion_fish(FILE *to)
     }
 }
 
-weft_status weft_completion_print(FILE *to, const char *shell, weft_error *err)
-{
+weft_status weft_completion_print(FILE *to, const char *shell, weft_error *err) {
     if (shell && strcmp(shell, "bash") == 0) {
         completion_bash(to);
     } else if (shell && strcmp(shell, "zsh") == 0) {

@@ -5,25 +5,21 @@
 #include <string.h>
 #include <unistd.h>
 
-static weft_status cmd_config(const weft_options *o, int *exit_code, weft_error *err)
-{
+static weft_status cmd_config(const weft_options *o, int *exit_code, weft_error *err) {
     weft_config_print(stdout, o, weft_option_flag(o, OPT_JSON));
     return WEFT_OK;
 }
 
-static weft_status cmd_completion(const weft_options *o, int *exit_code, weft_error *err)
-{
+static weft_status cmd_completion(const weft_options *o, int *exit_code, weft_error *err) {
     return weft_completion_print(stdout, o->n_argument ? o->argument[0] : NULL, err);
 }
 
-static weft_status cmd_man(const weft_options *o, int *exit_code, weft_error *err)
-{
+static weft_status cmd_man(const weft_options *o, int *exit_code, weft_error *err) {
     weft_man_print(stdout);
     return WEFT_OK;
 }
 
-static weft_status cmd_help(const weft_options *o, int *exit_code, weft_error *err)
-{
+static weft_status cmd_help(const weft_options *o, int *exit_code, weft_error *err) {
     char words[64] = "";
     if (!o->n_argument) {
         weft_help_print(stdout, VERB_COUNT);
@@ -40,7 +36,8 @@ static weft_status cmd_help(const weft_options *o, int *exit_code, weft_error *e
         weft_help_print(stdout, (weft_verb)v);
         found = true;
     }
-    return found ? WEFT_OK : weft_fail(err, WEFT_E_USAGE, "there is no verb \"%s\": see weft help", words);
+    return found ? WEFT_OK
+                 : weft_fail(err, WEFT_E_USAGE, "there is no verb \"%s\": see weft help", words);
 }
 
 static weft_command *const commands[VERB_COUNT] = {
@@ -69,12 +66,12 @@ static weft_command *const commands[VERB_COUNT] = {
     [VERB_HELP] = cmd_help,
 };
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     weft_options options;
     weft_error err = {WEFT_OK, ""};
     int exit_code = 0;
-    setlocale(LC_CTYPE, "C.UTF-8"); /* LC_NUMERIC stays "C": numbers are read and written with a point */
+    setlocale(LC_CTYPE,
+              "C.UTF-8"); /* LC_NUMERIC stays "C": numbers are read and written with a point */
     if (argc > 1 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "version") == 0)) {
         printf("weft %s\n", WEFT_VERSION);
         return 0;

@@ -1,5 +1,5 @@
-/* The loop: script, turn, calls, results, until the answer. Each step begins from the state alone and
- * ends with events, so the process may die between any two and `resume` goes on from there. */
+/* The loop: script, turn, calls, results, until the answer. Each step begins from the state alone
+ * and ends with events, so the process may die between any two and `resume` goes on from there. */
 #include "agent/run.h"
 
 #include <stdlib.h>
@@ -7,21 +7,19 @@
 
 volatile int weft_interrupted;
 
-int64_t run_elapsed_ns(const weft_run *r)
-{
+int64_t run_elapsed_ns(const weft_run *r) {
     return r->elapsed_before_ns + (weft_monotonic_ns() - r->started_ns);
 }
 
-void run_add_counters(const weft_run *r, cJSON *body)
-{
+void run_add_counters(const weft_run *r, cJSON *body) {
     weft_json_add_int(body, "elapsed_ns", run_elapsed_ns(r));
     if (r->timeline)
-        weft_json_add_int(body, "evaluated", r->evaluated_before + weft_timeline_evaluated(r->timeline));
+        weft_json_add_int(body, "evaluated",
+                          r->evaluated_before + weft_timeline_evaluated(r->timeline));
 }
 
 weft_status run_emit(weft_run *r, const char *type, const char *span, cJSON *body,
-                     weft_durability durability, weft_error *err)
-{
+                     weft_durability durability, weft_error *err) {
     if (!body) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     weft_status status = weft_trace_append(r->trace, type, span, body, durability, NULL, err);
     if (!status) status = run_state_apply(&r->state, type, body, err);
@@ -29,8 +27,7 @@ weft_status run_emit(weft_run *r, const char *type, const char *span, cJSON *bod
     return status;
 }
 
-weft_status run_limit(weft_run *r, const char *name, int64_t value, weft_error *err)
-{
+weft_status run_limit(weft_run *r, const char *name, int64_t value, weft_error *err) {
     cJSON *body = cJSON_CreateObject();
     cJSON_AddStringToObject(body, "limit", name);
     weft_json_add_int(body, "value", value);
@@ -38,14 +35,14 @@ weft_status run_limit(weft_run *r, const char *name, int64_t value, weft_error *
     r->limit = name;
     weft_status status = run_emit(r, "limit", "", body, WEFT_BATCHED, err);
     if (status) return status;
-    return weft_fail(err, WEFT_E_LIMIT, "the run reached its limit %s %lld: go on with weft resume %s", name,
+    return weft_fail(err, WEFT_E_LIMIT,
+                     "the run reached its limit %s %lld: go on with weft resume %s", name,
                      (long long)value, r->id);
 }
 
-/* Records and appends a script, leaving out what is recorded already. Its last segment is `open`: the
- * generation prompt stands behind it. */
-static weft_status write_script(weft_run *r, weft_script *script, weft_error *err)
-{
+/* Records and appends a script, leaving out what is recorded already. Its last segment is `open`:
+ * the generation prompt stands behind it. */
+static weft_status write_script(weft_run *r, weft_script *script, weft_error *err) {
     int32_t *ids = NULL;
     weft_segment *label = NULL;
     size_t n = 0, segment = 0, done = r->state.script_done;
@@ -78,19 +75,17 @@ static weft_status write_script(weft_run *r, weft_script *script, weft_error *er
     return status;
 }
 
-static weft_think read_think(const cJSON *begin)
-{
+static weft_think read_think(const cJSON *begin) {
     const char *think = weft_json_string(begin, "think");
     if (think && strcmp(think, "on") == 0) return WEFT_THINK_ON;
     return think && strcmp(think, "off") == 0 ? WEFT_THINK_OFF : WEFT_THINK_AUTO;
 }
 
-static weft_status step_opening(weft_run *r, weft_error *err)
-{
+static weft_status step_opening(weft_run *r, weft_error *err) {
     const cJSON *begin = r->state.begin;
     const char *task = weft_json_string(begin, "task");
     weft_script script = {0};
-    cJSON *tools = r->definitions                ? cJSON_Duplicate(r->definitions, true)
+    cJSON *tools = r->definitions                 ? cJSON_Duplicate(r->definitions, true)
                    : weft_toolset_count(r->tools) ? weft_toolset_definitions(r->tools)
                                                   : NULL;
     weft_status status = weft_dialect_begin(r->dialect, weft_json_string(begin, "system"), tools,
@@ -101,8 +96,7 @@ static weft_status step_opening(weft_run *r, weft_error *err)
     return status;
 }
 
-static weft_status step_results(weft_run *r, weft_error *err)
-{
+static weft_status step_results(weft_run *r, weft_error *err) {
     const run_state *s = &r->state;
     weft_script script = {0};
     weft_result_text *results = calloc(s->n_call, sizeof *results);
@@ -117,8 +111,7 @@ static weft_status step_results(weft_run *r, weft_error *err)
     return status;
 }
 
-static weft_status step_user(weft_run *r, weft_error *err)
-{
+static weft_status step_user(weft_run *r, weft_error *err) {
     const run_state *s = &r->state;
     weft_script script = {0};
     weft_status status = weft_dialect_user(r->dialect, s->turn_closed, s->user ? s->user : "",
@@ -128,12 +121,12 @@ static weft_status step_user(weft_run *r, weft_error *err)
     return status;
 }
 
-static weft_status advance(weft_run *r, weft_error *err)
-{
+static weft_status advance(weft_run *r, weft_error *err) {
     for (;;) {
         weft_status status = WEFT_OK;
         if (weft_interrupted)
-            return weft_fail(err, WEFT_E_INTERRUPTED, "interrupted: go on with weft resume %s", r->id);
+            return weft_fail(err, WEFT_E_INTERRUPTED, "interrupted: go on with weft resume %s",
+                             r->id);
         switch (r->state.phase) {
         case RUN_NEW: status = step_opening(r, err); break;
         case RUN_TURN: status = run_turn(r, err); break;
@@ -149,8 +142,7 @@ static weft_status advance(weft_run *r, weft_error *err)
     }
 }
 
-static const char *end_reason(weft_status status)
-{
+static const char *end_reason(weft_status status) {
     switch (status) {
     case WEFT_OK: return "answer";
     case WEFT_E_LIMIT: return "limit";
@@ -160,8 +152,7 @@ static const char *end_reason(weft_status status)
     }
 }
 
-static cJSON *end_body(weft_run *r, weft_status status, const weft_error *why)
-{
+static cJSON *end_body(weft_run *r, weft_status status, const weft_error *why) {
     const run_state *s = &r->state;
     cJSON *body = cJSON_CreateObject(), *counts = cJSON_AddObjectToObject(body, "counts");
     cJSON_AddStringToObject(body, "reason", end_reason(status));
@@ -172,16 +163,17 @@ static cJSON *end_body(weft_run *r, weft_status status, const weft_error *why)
     weft_json_add_int(counts, "turns", s->turns);
     weft_json_add_int(counts, "calls", s->calls);
     weft_json_add_int(counts, "sampled", s->sampled_total);
-    weft_json_add_int(counts, "length", r->timeline ? weft_timeline_length(r->timeline) : (int64_t)s->n_id);
+    weft_json_add_int(counts, "length",
+                      r->timeline ? weft_timeline_length(r->timeline) : (int64_t)s->n_id);
     run_add_counters(r, body);
     return body;
 }
 
-weft_status run_loop(weft_run *r, weft_error *err)
-{
+weft_status run_loop(weft_run *r, weft_error *err) {
     weft_error late;
     weft_status status = advance(r, err);
-    if (status == WEFT_E_STORAGE) return status; /* the log itself failed: nothing more can be recorded */
+    if (status == WEFT_E_STORAGE)
+        return status; /* the log itself failed: nothing more can be recorded */
     weft_status kept = run_checkpoint(r, &late);
     if (!kept && status && status != WEFT_E_LIMIT && status != WEFT_E_INTERRUPTED) {
         cJSON *body = cJSON_CreateObject();

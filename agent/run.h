@@ -1,7 +1,8 @@
 /* One run: the model, the timeline, the tools and the trace of a task, and the loop that ties them
  * together. Nothing here computes: engine/, tools/, sandbox/ and traces/ do.
  *
- * Everything that decides how a run goes on is read from its run.begin event, by `run` as by `resume`.
+ * Everything that decides how a run goes on is read from its run.begin event, by `run` as by
+ * `resume`.
  */
 #ifndef WEFT_AGENT_RUN_H
 #define WEFT_AGENT_RUN_H
@@ -32,8 +33,8 @@ typedef struct weft_run {
     weft_sampler sampler;
     weft_turn_tool *offered; /* [n_offered] */
     size_t n_offered;
-    cJSON *definitions;      /* --tools-json: offered in place of the toolset, never run */
-    weft_schema **schema;    /* [n_offered] of the definitions, or NULL */
+    cJSON *definitions;   /* --tools-json: offered in place of the toolset, never run */
+    weft_schema **schema; /* [n_offered] of the definitions, or NULL */
     int64_t started_ns, elapsed_before_ns, evaluated_before;
     int32_t *sampled; /* ids of the turn in progress */
     size_t n_sampled, sampled_capacity;

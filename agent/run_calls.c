@@ -1,8 +1,9 @@
 /* The calls of a turn: approval, the repeat guard, log before act, run, log the result.
  *
- * A call is durable in the trace before it runs and its result before the model sees it. A call that an
- * earlier process started and did not finish is run again only if its tool is idempotent. Calls run in
- * groups of up to --jobs; results are recorded in call order whatever the order they came in.
+ * A call is durable in the trace before it runs and its result before the model sees it. A call
+ * that an earlier process started and did not finish is run again only if its tool is idempotent.
+ * Calls run in groups of up to --jobs; results are recorded in call order whatever the order they
+ * came in.
  */
 #include "agent/run.h"
 
@@ -14,10 +15,10 @@
 
 typedef struct job {
     weft_run *run;
-    size_t index;              /* of the call in the turn */
+    size_t index;               /* of the call in the turn */
     const weft_tool_info *tool; /* NULL: unknown */
     cJSON *arguments;
-    char *text;                /* result that needs no running, or NULL */
+    char *text; /* result that needs no running, or NULL */
     bool error, repeated, executed;
     weft_tool_result result;
     weft_status status;
@@ -26,8 +27,7 @@ typedef struct job {
     bool threaded;
 } job;
 
-static void call_span(const weft_run *r, size_t index, char *out, size_t size)
-{
+static void call_span(const weft_run *r, size_t index, char *out, size_t size) {
     snprintf(out, size, "turn-%lld/%zu", (long long)r->state.turns - 1, index);
 }
 
@@ -35,8 +35,7 @@ static weft_status settle(job *j, bool error, weft_error *err, const char *forma
     __attribute__((format(printf, 4, 5)));
 
 /* The call gets this text as its result without running. */
-static weft_status settle(job *j, bool error, weft_error *err, const char *format, ...)
-{
+static weft_status settle(job *j, bool error, weft_error *err, const char *format, ...) {
     weft_buffer text = WEFT_BUFFER_INIT;
     va_list args, again;
     va_start(args, format);
@@ -56,8 +55,7 @@ static weft_status settle(job *j, bool error, weft_error *err, const char *forma
 }
 
 /* Asks on the terminal. Without one, "ask" denies. */
-static bool approved(weft_run *r, const run_call *c, const char **why)
-{
+static bool approved(weft_run *r, const run_call *c, const char **why) {
     const char *mode = weft_option_text(r->options, OPT_APPROVE);
     const weft_tool_info *tool = weft_toolset_find(r->tools, c->name);
     const char *rule = tool ? tool->approval : "never";
@@ -75,8 +73,8 @@ static bool approved(weft_run *r, const run_call *c, const char **why)
     return fgets(answer, sizeof answer, stdin) && (answer[0] == 'y' || answer[0] == 'Y');
 }
 
-static weft_status record_approval(weft_run *r, size_t index, bool yes, const char *why, weft_error *err)
-{
+static weft_status record_approval(weft_run *r, size_t index, bool yes, const char *why,
+                                   weft_error *err) {
     char span[48];
     call_span(r, index, span, sizeof span);
     cJSON *body = cJSON_CreateObject();
@@ -87,8 +85,7 @@ static weft_status record_approval(weft_run *r, size_t index, bool yes, const ch
 }
 
 /* A call that was made before to an idempotent tool gets its earlier result and a word about it. */
-static weft_status guard_repeat(job *j, weft_error *err)
-{
+static weft_status guard_repeat(job *j, weft_error *err) {
     const run_call *c = &j->run->state.call[j->index];
     char *key = run_call_key(c->name, c->arguments);
     if (!key) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
@@ -96,15 +93,15 @@ static weft_status guard_repeat(job *j, weft_error *err)
     free(key);
     if (!earlier) return WEFT_OK;
     j->repeated = true;
-    return settle(j, false, err,
-                  "This call was already made. Its result was: %s\nDo not make it again. Answer the user now "
-                  "in plain words, or make a different call if something is still missing.",
-                  earlier);
+    return settle(
+        j, false, err,
+        "This call was already made. Its result was: %s\nDo not make it again. Answer the user now "
+        "in plain words, or make a different call if something is still missing.",
+        earlier);
 }
 
 /* In the same transaction as the result that carries the words. */
-static weft_status record_nudge(job *j, const char *span, weft_error *err)
-{
+static weft_status record_nudge(job *j, const char *span, weft_error *err) {
     weft_run *r = j->run;
     cJSON *body = cJSON_CreateObject();
     cJSON_AddStringToObject(body, "tool", r->state.call[j->index].name);
@@ -114,15 +111,15 @@ static weft_status record_nudge(job *j, const char *span, weft_error *err)
 }
 
 /* Decides what happens to a call before anything runs. */
-static weft_status prepare(job *j, weft_error *err)
-{
+static weft_status prepare(job *j, weft_error *err) {
     weft_run *r = j->run;
     const run_call *c = &r->state.call[j->index];
     const char *why;
     weft_error local;
     j->tool = weft_toolset_find(r->tools, c->name);
     if (c->started && !(j->tool && j->tool->idempotent))
-        return settle(j, true, err, "outcome unknown: interrupted. The call may or may not have taken effect.");
+        return settle(j, true, err,
+                      "outcome unknown: interrupted. The call may or may not have taken effect.");
     if (c->error || !c->arguments)
         return settle(j, true, err, "%s", c->error ? c->error : "the call has no arguments object");
     if (weft_json_parse(c->arguments, strlen(c->arguments), &j->arguments, &local))
@@ -138,8 +135,7 @@ static weft_status prepare(job *j, weft_error *err)
     return status;
 }
 
-static weft_status record_call(job *j, weft_error *err)
-{
+static weft_status record_call(job *j, weft_error *err) {
     weft_run *r = j->run;
     const run_call *c = &r->state.call[j->index];
     char span[48], title[256];
@@ -154,20 +150,19 @@ static weft_status record_call(job *j, weft_error *err)
     return run_emit(r, "tool.call", span, body, WEFT_DURABLE, err);
 }
 
-static void *run_job(void *context)
-{
+static void *run_job(void *context) {
     job *j = context;
     const run_call *c = &j->run->state.call[j->index];
     bool broken = WEFT_FAULT_POINT("run.tool");
     j->status = broken ? weft_fail(&j->err, WEFT_E_SANDBOX, "fault point run.tool")
                        : weft_toolset_call(j->run->tools, c->name, j->arguments, &weft_interrupted,
                                            &j->result, &j->err);
-    if (WEFT_FAULT_POINT("run.tool_done")) j->status = weft_fail(&j->err, WEFT_E_SANDBOX, "fault point run.tool_done");
+    if (WEFT_FAULT_POINT("run.tool_done"))
+        j->status = weft_fail(&j->err, WEFT_E_SANDBOX, "fault point run.tool_done");
     return NULL;
 }
 
-static weft_status record_result(job *j, weft_error *err)
-{
+static weft_status record_result(job *j, weft_error *err) {
     weft_run *r = j->run;
     const run_call *c = &r->state.call[j->index];
     const weft_tool_result *t = &j->result;
@@ -209,16 +204,14 @@ static weft_status record_result(job *j, weft_error *err)
     return status;
 }
 
-static void job_free(job *j)
-{
+static void job_free(job *j) {
     cJSON_Delete(j->arguments);
     free(j->text);
     weft_tool_result_free(&j->result);
 }
 
 /* Runs the calls [0, n) of jobs side by side. */
-static weft_status run_group(job *jobs, size_t n, weft_error *err)
-{
+static weft_status run_group(job *jobs, size_t n, weft_error *err) {
     weft_status status = WEFT_OK;
     size_t begun = 0;
     for (; begun < n && !status; begun++) {
@@ -245,8 +238,7 @@ static weft_status run_group(job *jobs, size_t n, weft_error *err)
     return status;
 }
 
-weft_status run_calls(weft_run *r, weft_error *err)
-{
+weft_status run_calls(weft_run *r, weft_error *err) {
     int64_t at_once = weft_json_int(r->state.begin, "jobs", 1);
     size_t width = at_once < 1 ? 1 : at_once > 64 ? 64 : (size_t)at_once;
     weft_status status = WEFT_OK;
@@ -255,7 +247,8 @@ weft_status run_calls(weft_run *r, weft_error *err)
     while (!status && r->state.phase == RUN_CALLS) {
         size_t n = 0;
         if (weft_interrupted) {
-            status = weft_fail(err, WEFT_E_INTERRUPTED, "interrupted: go on with weft resume %s", r->id);
+            status =
+                weft_fail(err, WEFT_E_INTERRUPTED, "interrupted: go on with weft resume %s", r->id);
             break;
         }
         for (size_t i = 0; i < r->state.n_call && n < width; i++)
@@ -272,12 +265,12 @@ weft_status run_calls(weft_run *r, weft_error *err)
 }
 
 /* Why a call could not be run as it stands, "" if it could. */
-static void call_fault(const weft_run *r, const run_call *c, weft_error *why)
-{
+static void call_fault(const weft_run *r, const run_call *c, weft_error *why) {
     cJSON *arguments = NULL;
     why->message[0] = '\0';
     if (c->error || !c->arguments) {
-        weft_fail(why, WEFT_E_INVALID, "%s", c->error ? c->error : "the call has no arguments object");
+        weft_fail(why, WEFT_E_INVALID, "%s",
+                  c->error ? c->error : "the call has no arguments object");
     } else if (!weft_json_parse(c->arguments, strlen(c->arguments), &arguments, why)) {
         for (size_t i = 0; i < r->n_offered; i++)
             if (strcmp(r->offered[i].name, c->name) == 0 && r->offered[i].schema)
@@ -286,8 +279,7 @@ static void call_fault(const weft_run *r, const run_call *c, weft_error *why)
     cJSON_Delete(arguments);
 }
 
-weft_status run_print_calls(weft_run *r, weft_error *err)
-{
+weft_status run_print_calls(weft_run *r, weft_error *err) {
     for (size_t i = 0; i < r->state.n_call; i++) {
         const run_call *c = &r->state.call[i];
         weft_error why;

@@ -7,34 +7,32 @@
 #include <string.h>
 #include <unistd.h>
 
-static void add_text(cJSON *body, const char *key, const char *text)
-{
+static void add_text(cJSON *body, const char *key, const char *text) {
     if (text && *text) cJSON_AddStringToObject(body, key, text);
 }
 
 /* Options whose text run.begin keeps as it is. */
-static const weft_option kept[] = {OPT_KV_TYPE, OPT_CTX,  OPT_ISA,   OPT_THINK, OPT_TOOL_CHOICE, OPT_TOOLS,
-                                   OPT_DOCS,    OPT_SEARXNG, OPT_TEMP, OPT_TOP_P, OPT_MIN_P, OPT_REPEAT_PENALTY,
-                                   OPT_SEED,    OPT_ALLOW_PRIVATE};
-static const weft_option counted[] = {OPT_TOP_K,      OPT_THINK_BUDGET, OPT_JOBS,       OPT_MAX_TURNS,
-                                      OPT_MAX_TOOL_CALLS, OPT_MAX_TOKENS,   OPT_MAX_SECONDS, OPT_MAX_REPEATS};
+static const weft_option kept[] = {
+    OPT_KV_TYPE, OPT_CTX,  OPT_ISA,   OPT_THINK, OPT_TOOL_CHOICE,    OPT_TOOLS, OPT_DOCS,
+    OPT_SEARXNG, OPT_TEMP, OPT_TOP_P, OPT_MIN_P, OPT_REPEAT_PENALTY, OPT_SEED,  OPT_ALLOW_PRIVATE};
+static const weft_option counted[] = {OPT_TOP_K,       OPT_THINK_BUDGET,   OPT_JOBS,
+                                      OPT_MAX_TURNS,   OPT_MAX_TOOL_CALLS, OPT_MAX_TOKENS,
+                                      OPT_MAX_SECONDS, OPT_MAX_REPEATS};
 
-static void option_key(weft_option id, char out[32])
-{
+static void option_key(weft_option id, char out[32]) {
     size_t n = 0;
-    for (const char *p = weft_option_table[id].name; *p && n < 31; p++) out[n++] = *p == '-' ? '_' : *p;
+    for (const char *p = weft_option_table[id].name; *p && n < 31; p++)
+        out[n++] = *p == '-' ? '_' : *p;
     out[n] = '\0';
 }
 
-static weft_status read_system(const char *text, weft_buffer *out, weft_error *err)
-{
+static weft_status read_system(const char *text, weft_buffer *out, weft_error *err) {
     if (text[0] == '@') return weft_file_read(text + 1, 1 << 20, out, err);
     weft_buffer_puts(out, text);
     return weft_buffer_ok(out, err);
 }
 
-static cJSON *tool_list(const weft_toolset *tools)
-{
+static cJSON *tool_list(const weft_toolset *tools) {
     cJSON *list = cJSON_CreateArray();
     for (size_t i = 0; i < weft_toolset_count(tools); i++) {
         const weft_tool_info *info = weft_toolset_info(tools, i);
@@ -49,8 +47,7 @@ static cJSON *tool_list(const weft_toolset *tools)
     return list;
 }
 
-static weft_status add_model(weft_run *r, cJSON *body, weft_error *err)
-{
+static weft_status add_model(weft_run *r, cJSON *body, weft_error *err) {
     const weft_model_info *info = weft_model_get_info(r->model);
     uint8_t digest[WEFT_DIGEST_BYTES];
     char hex[WEFT_DIGEST_HEX_BYTES];
@@ -69,8 +66,7 @@ static weft_status add_model(weft_run *r, cJSON *body, weft_error *err)
     return WEFT_OK;
 }
 
-weft_status run_begin_body(weft_run *r, const char *task, cJSON **out, weft_error *err)
-{
+weft_status run_begin_body(weft_run *r, const char *task, cJSON **out, weft_error *err) {
     const weft_options *o = r->options;
     weft_buffer system = WEFT_BUFFER_INIT;
     cJSON *body = cJSON_CreateObject();
@@ -103,7 +99,8 @@ weft_status run_begin_body(weft_run *r, const char *task, cJSON **out, weft_erro
     weft_error none;
     if (!status && r->launcher && !weft_sandbox_check(r->launcher, &layers, &none)) {
         cJSON *json = NULL;
-        if (!weft_json_parse(layers, strlen(layers), &json, NULL)) cJSON_AddItemToObject(body, "sandbox", json);
+        if (!weft_json_parse(layers, strlen(layers), &json, NULL))
+            cJSON_AddItemToObject(body, "sandbox", json);
     }
     free(layers);
     weft_buffer_free(&system);
@@ -117,8 +114,7 @@ weft_status run_begin_body(weft_run *r, const char *task, cJSON **out, weft_erro
 /* ---- tools ---- */
 
 /* A setting of the run: from run.begin on resume, else from the options. */
-static const char *setting(const weft_run *r, const cJSON *begin, weft_option id)
-{
+static const char *setting(const weft_run *r, const cJSON *begin, weft_option id) {
     char key[32];
     if (!begin) return weft_option_text(r->options, id);
     option_key(id, key);
@@ -126,8 +122,7 @@ static const char *setting(const weft_run *r, const cJSON *begin, weft_option id
     return text ? text : weft_option_table[id].fallback;
 }
 
-static weft_status add_builtins(weft_toolset *tools, const char *names, weft_error *err)
-{
+static weft_status add_builtins(weft_toolset *tools, const char *names, weft_error *err) {
     if (strcmp(names, "none") == 0) return WEFT_OK;
     weft_status status = WEFT_OK;
     for (const char *p = names; *p && !status;) {
@@ -141,8 +136,7 @@ static weft_status add_builtins(weft_toolset *tools, const char *names, weft_err
     return status;
 }
 
-static weft_status add_manifests(const weft_run *r, const cJSON *begin, weft_error *err)
-{
+static weft_status add_manifests(const weft_run *r, const cJSON *begin, weft_error *err) {
     weft_status status = WEFT_OK;
     if (!begin) {
         for (char **path = r->options->list[OPT_TOOL]; path && *path && !status; path++)
@@ -150,16 +144,14 @@ static weft_status add_manifests(const weft_run *r, const cJSON *begin, weft_err
         return status;
     }
     const cJSON *path;
-    cJSON_ArrayForEach(path, cJSON_GetObjectItemCaseSensitive(begin, "manifests"))
-    {
+    cJSON_ArrayForEach(path, cJSON_GetObjectItemCaseSensitive(begin, "manifests")) {
         if (!status && cJSON_IsString(path))
             status = weft_toolset_add_manifest(r->tools, path->valuestring, err);
     }
     return status;
 }
 
-static weft_status add_directories(const weft_run *r, weft_error *err)
-{
+static weft_status add_directories(const weft_run *r, weft_error *err) {
     weft_status status = weft_toolset_add_directory(r->tools, ".weft/tools", err);
     char *home = weft_config_home(), *dir = home ? weft_path_join(home, "tools") : NULL;
     if (!status && dir) status = weft_toolset_add_directory(r->tools, dir, err);
@@ -169,45 +161,48 @@ static weft_status add_directories(const weft_run *r, weft_error *err)
 }
 
 /* A resumed run must have the tools that it began with. */
-static weft_status check_tools(const weft_run *r, const cJSON *begin, weft_error *err)
-{
+static weft_status check_tools(const weft_run *r, const cJSON *begin, weft_error *err) {
     const cJSON *tool;
-    cJSON_ArrayForEach(tool, cJSON_GetObjectItemCaseSensitive(begin, "offered"))
-    {
-        const char *name = weft_json_string(tool, "name"), *digest = weft_json_string(tool, "digest");
+    cJSON_ArrayForEach(tool, cJSON_GetObjectItemCaseSensitive(begin, "offered")) {
+        const char *name = weft_json_string(tool, "name"),
+                   *digest = weft_json_string(tool, "digest");
         const weft_tool_info *info = name ? weft_toolset_find(r->tools, name) : NULL;
         char hex[WEFT_DIGEST_HEX_BYTES];
         if (!info)
-            return weft_fail(err, WEFT_E_CONFIG, "resume %s: its tool %s is gone: put its manifest back", r->id,
+            return weft_fail(err, WEFT_E_CONFIG,
+                             "resume %s: its tool %s is gone: put its manifest back", r->id,
                              name ? name : "?");
         if (!digest || strcmp(digest, weft_hex(info->digest, WEFT_DIGEST_BYTES, hex)) != 0)
-            return weft_fail(err, WEFT_E_CONFIG, "resume %s: the manifest of its tool %s was changed: %s", r->id,
-                             name, "put the old one back, or begin a new run");
+            return weft_fail(err, WEFT_E_CONFIG,
+                             "resume %s: the manifest of its tool %s was changed: %s", r->id, name,
+                             "put the old one back, or begin a new run");
     }
     return WEFT_OK;
 }
 
 /* --tools-json: OpenAI-style definitions, as an array or under "tools". */
-static weft_status read_definitions(weft_run *r, const char *path, weft_error *err)
-{
+static weft_status read_definitions(weft_run *r, const char *path, weft_error *err) {
     cJSON *json = NULL;
     weft_status status = weft_json_parse_file(path, &json, err);
     if (status) return status == WEFT_E_INVALID ? WEFT_E_CONFIG : status;
-    cJSON *list = cJSON_IsArray(json) ? json : cJSON_DetachItemFromObjectCaseSensitive(json, "tools");
+    cJSON *list =
+        cJSON_IsArray(json) ? json : cJSON_DetachItemFromObjectCaseSensitive(json, "tools");
     if (list != json) cJSON_Delete(json);
     r->definitions = list;
     size_t n = cJSON_IsArray(list) ? (size_t)cJSON_GetArraySize(list) : 0;
-    if (!n) return weft_fail(err, WEFT_E_CONFIG, "%s: an array of tool definitions is expected", path);
+    if (!n)
+        return weft_fail(err, WEFT_E_CONFIG, "%s: an array of tool definitions is expected", path);
     r->offered = calloc(n, sizeof *r->offered);
     r->schema = calloc(n, sizeof *r->schema);
     if (!r->offered || !r->schema) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     const cJSON *item;
-    cJSON_ArrayForEach(item, list)
-    {
+    cJSON_ArrayForEach(item, list) {
         const cJSON *function = cJSON_GetObjectItemCaseSensitive(item, "function");
         const cJSON *parameters = cJSON_GetObjectItemCaseSensitive(function, "parameters");
         const char *name = weft_json_string(function, "name");
-        if (!name) return weft_fail(err, WEFT_E_CONFIG, "%s: tool %zu has no function.name", path, r->n_offered);
+        if (!name)
+            return weft_fail(err, WEFT_E_CONFIG, "%s: tool %zu has no function.name", path,
+                             r->n_offered);
         if (parameters && weft_schema_compile(parameters, &r->schema[r->n_offered], err)) {
             weft_fail_prefix(err, "%s: parameters of %s", path, name);
             return WEFT_E_CONFIG;
@@ -218,8 +213,7 @@ static weft_status read_definitions(weft_run *r, const char *path, weft_error *e
     return WEFT_OK;
 }
 
-weft_status run_open_tools(weft_run *r, const cJSON *begin, weft_error *err)
-{
+weft_status run_open_tools(weft_run *r, const cJSON *begin, weft_error *err) {
     const char *docs = setting(r, begin, OPT_DOCS), *searxng = setting(r, begin, OPT_SEARXNG);
     char *home = weft_home(), *cache = home ? weft_path_join(home, "index") : NULL;
     weft_toolset_options options = {
@@ -233,11 +227,13 @@ weft_status run_open_tools(weft_run *r, const cJSON *begin, weft_error *err)
     weft_status status = weft_toolset_new(&r->tools, &options, err);
     if (!status) status = add_builtins(r->tools, setting(r, begin, OPT_TOOLS), err);
     if (!status) status = add_manifests(r, begin, err);
-    if (!status && strcmp(setting(r, begin, OPT_TOOLS), "none") != 0) status = add_directories(r, err);
+    if (!status && strcmp(setting(r, begin, OPT_TOOLS), "none") != 0)
+        status = add_directories(r, err);
     if (!status && begin) status = check_tools(r, begin, err);
     const char *json = weft_option_text(r->options, OPT_TOOLS_JSON);
     if (!status && *json && !weft_option_flag(r->options, OPT_NO_EXEC))
-        status = weft_fail(err, WEFT_E_USAGE, "--tools-json offers tools that cannot be run: give --no-exec too");
+        status = weft_fail(err, WEFT_E_USAGE,
+                           "--tools-json offers tools that cannot be run: give --no-exec too");
     if (!status && *json) status = read_definitions(r, json, err);
     free(cache);
     free(home);
@@ -246,33 +242,35 @@ weft_status run_open_tools(weft_run *r, const cJSON *begin, weft_error *err)
 
 /* ---- model and timeline ---- */
 
-static int on_load(void *context, const char *what, int64_t done, int64_t total)
-{
+static int on_load(void *context, const char *what, int64_t done, int64_t total) {
     weft_run *r = context;
     weft_console_progress(&r->console, what, "bytes", done, total);
     return weft_interrupted;
 }
 
-static weft_status check_model(const weft_run *r, const cJSON *begin, weft_error *err)
-{
-    const char *recorded = weft_json_string(cJSON_GetObjectItemCaseSensitive(begin, "model"), "sha256");
+static weft_status check_model(const weft_run *r, const cJSON *begin, weft_error *err) {
+    const char *recorded =
+        weft_json_string(cJSON_GetObjectItemCaseSensitive(begin, "model"), "sha256");
     uint8_t digest[WEFT_DIGEST_BYTES];
     char hex[WEFT_DIGEST_HEX_BYTES];
     weft_status status = models_digest(weft_model_get_info(r->model)->path, digest, err);
     if (status) return status;
     if (!recorded || strcmp(recorded, weft_hex(digest, WEFT_DIGEST_BYTES, hex)) != 0)
-        return weft_fail(err, WEFT_E_MODEL, "resume %s: %s is not the model that the run began with: put the "
-                         "file back that has the SHA-256 %s", r->id, weft_model_get_info(r->model)->path,
+        return weft_fail(err, WEFT_E_MODEL,
+                         "resume %s: %s is not the model that the run began with: put the "
+                         "file back that has the SHA-256 %s",
+                         r->id, weft_model_get_info(r->model)->path,
                          recorded ? recorded : "of run.begin");
     return WEFT_OK;
 }
 
-weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err)
-{
+weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err) {
     const cJSON *model = cJSON_GetObjectItemCaseSensitive(begin, "model");
-    const char *name = model ? weft_json_string(model, "path") : weft_option_text(r->options, OPT_MODEL);
+    const char *name =
+        model ? weft_json_string(model, "path") : weft_option_text(r->options, OPT_MODEL);
     const char *isa = weft_option_text(r->options, OPT_ISA);
-    const char *dialect = begin ? weft_json_string(begin, "dialect") : weft_option_text(r->options, OPT_DIALECT);
+    const char *dialect =
+        begin ? weft_json_string(begin, "dialect") : weft_option_text(r->options, OPT_DIALECT);
     char *path = NULL;
     weft_engine_options options = {
         .isa = *isa ? isa : NULL,
@@ -285,18 +283,20 @@ weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err)
     weft_status status = models_resolve(name ? name : "", &path, err);
     if (!status) status = weft_model_open(&r->model, path, &options, err);
     if (!status && begin) status = check_model(r, begin, err);
-    if (!status) status = weft_dialect_open(&r->dialect, r->model, dialect && *dialect ? dialect : NULL, err);
+    if (!status)
+        status =
+            weft_dialect_open(&r->dialect, r->model, dialect && *dialect ? dialect : NULL, err);
     const char *notice = status ? NULL : weft_model_vocabulary_notice(r->model);
     if (notice && r->console.live) weft_console_notice(&r->console, "%s", notice);
     free(path);
     return status;
 }
 
-weft_status run_open_timeline(weft_run *r, weft_error *err)
-{
+weft_status run_open_timeline(weft_run *r, weft_error *err) {
     const run_state *s = &r->state;
     const int32_t *forced = NULL;
-    size_t n_forced = run_state_forced(s, &forced), from_segments = s->phase == RUN_TURN ? s->turn_from : s->n_id;
+    size_t n_forced = run_state_forced(s, &forced),
+           from_segments = s->phase == RUN_TURN ? s->turn_from : s->n_id;
     char *kv = weft_path_join(r->dir, "kv");
     int32_t *ids = malloc((from_segments + n_forced + 1) * sizeof *ids);
     weft_status status = WEFT_E_MEMORY;
@@ -317,16 +317,14 @@ done:
     return status;
 }
 
-static int64_t limit_of(const weft_run *r, weft_option id, const char *key)
-{
+static int64_t limit_of(const weft_run *r, weft_option id, const char *key) {
     /* a flag given with `resume` replaces the limit that the run began with */
     if (r->options->value[id].text && strcmp(r->options->value[id].origin, "flag") == 0)
         return weft_option_int(r->options, id);
     return weft_json_int(r->state.begin, key, 0);
 }
 
-weft_status run_read_begin(weft_run *r, weft_error *err)
-{
+weft_status run_read_begin(weft_run *r, weft_error *err) {
     const cJSON *begin = r->state.begin;
     r->limits = (run_limits){
         .turns = limit_of(r, OPT_MAX_TURNS, "max_turns"),
@@ -355,8 +353,7 @@ weft_status run_read_begin(weft_run *r, weft_error *err)
     return WEFT_OK;
 }
 
-void run_close(weft_run *r)
-{
+void run_close(weft_run *r) {
     weft_timeline_close(r->timeline);
     weft_dialect_close(r->dialect);
     weft_model_close(r->model);

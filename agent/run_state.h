@@ -1,9 +1,9 @@
-/* The state of a run is a fold over its events: the loop appends an event to the trace and applies it
- * here, and `resume` applies the recorded events in the same way. So a resumed run stands exactly where
- * the trace says, with no second account of what happened.
+/* The state of a run is a fold over its events: the loop appends an event to the trace and applies
+ * it here, and `resume` applies the recorded events in the same way. So a resumed run stands
+ * exactly where the trace says, with no second account of what happened.
  *
- * The timeline's ids are the concatenation of the `ids` of all `segment` events; behind them stand the
- * ids of an unfinished turn, known from `kv` events.
+ * The timeline's ids are the concatenation of the `ids` of all `segment` events; behind them stand
+ * the ids of an unfinished turn, known from `kv` events.
  */
 #ifndef WEFT_AGENT_RUN_STATE_H
 #define WEFT_AGENT_RUN_STATE_H
@@ -20,7 +20,8 @@ typedef enum run_phase {
 } run_phase;
 
 typedef struct run_call {
-    char *name, *arguments, *error; /* arguments: compact JSON text or NULL; error: NULL if well formed */
+    char *name, *arguments,
+        *error; /* arguments: compact JSON text or NULL; error: NULL if well formed */
     bool started, finished, failed; /* tool.call, tool.result recorded; the result is an error */
     char *result;                   /* what the model sees */
 } run_call;
@@ -36,8 +37,8 @@ typedef struct run_state {
     bool ended; /* a run.end stands last */
     int32_t *id;
     size_t n_id, id_capacity;
-    size_t turn_from;     /* ids before the turn in progress */
-    int32_t *sampled;     /* ids of the turn in progress that kv events recorded */
+    size_t turn_from; /* ids before the turn in progress */
+    int32_t *sampled; /* ids of the turn in progress that kv events recorded */
     size_t n_sampled, sampled_capacity;
     size_t script_done;   /* segments of the script in progress that are recorded */
     size_t turn_segments; /* segments of the turn in progress that are recorded */
@@ -46,10 +47,10 @@ typedef struct run_state {
     size_t n_call;
     run_memory *memory;
     size_t n_memory;
-    int64_t repeats;      /* interventions of the repeat guard in a row */
-    bool must_answer;     /* the next turn may not call */
+    int64_t repeats;  /* interventions of the repeat guard in a row */
+    bool must_answer; /* the next turn may not call */
     int64_t turns, calls, sampled_total, evaluated, elapsed_ns;
-    char *answer, *user;  /* last answer; text of the user turn to write */
+    char *answer, *user; /* last answer; text of the user turn to write */
 } run_state;
 
 void run_state_free(run_state *s);

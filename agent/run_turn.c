@@ -1,22 +1,19 @@
 /* One turn: evaluate what is pending, sample under the turn's mask, recognise, stream, record.
- * A turn that an earlier process began is fed with the ids that the trace has, then goes on: logits and
- * draws depend on the tokens and positions alone, so it ends as it would have. */
+ * A turn that an earlier process began is fed with the ids that the trace has, then goes on: logits
+ * and draws depend on the tokens and positions alone, so it ends as it would have. */
 #include "agent/run.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-
-static int on_progress(void *context, const char *what, int64_t done, int64_t total)
-{
+static int on_progress(void *context, const char *what, int64_t done, int64_t total) {
     weft_run *r = context;
     if (total > 1) weft_console_progress(&r->console, what, "tokens", done, total);
     return weft_interrupted;
 }
 
-static cJSON *id_array(const int32_t *ids, size_t n)
-{
+static cJSON *id_array(const int32_t *ids, size_t n) {
     cJSON *list = cJSON_CreateArray();
     for (size_t i = 0; i < n; i++) cJSON_AddItemToArray(list, cJSON_CreateNumber(ids[i]));
     return list;
@@ -25,33 +22,32 @@ static cJSON *id_array(const int32_t *ids, size_t n)
 /* The trace learns the ids that were sampled up to here together with each finished page, so that a
  * killed process loses at most a page of them. */
 static weft_status on_page(void *context, int64_t page, const uint8_t digest[WEFT_DIGEST_BYTES],
-                           weft_error *err)
-{
+                           weft_error *err) {
     weft_run *r = context;
     char hex[WEFT_DIGEST_HEX_BYTES];
     cJSON *body = cJSON_CreateObject();
     weft_json_add_int(body, "page", page);
     cJSON_AddStringToObject(body, "digest", weft_hex(digest, WEFT_DIGEST_BYTES, hex));
     if (r->n_sampled > r->n_recorded) {
-        cJSON_AddItemToObject(body, "sampled", id_array(r->sampled + r->n_recorded, r->n_sampled - r->n_recorded));
+        cJSON_AddItemToObject(body, "sampled",
+                              id_array(r->sampled + r->n_recorded, r->n_sampled - r->n_recorded));
         r->n_recorded = r->n_sampled;
     }
     run_add_counters(r, body);
     return run_emit(r, "kv", "", body, WEFT_BATCHED, err);
 }
 
-weft_status run_checkpoint(weft_run *r, weft_error *err)
-{
+weft_status run_checkpoint(weft_run *r, weft_error *err) {
     if (!r->timeline || r->n_sampled <= r->n_recorded) return WEFT_OK;
     cJSON *body = cJSON_CreateObject();
-    cJSON_AddItemToObject(body, "sampled", id_array(r->sampled + r->n_recorded, r->n_sampled - r->n_recorded));
+    cJSON_AddItemToObject(body, "sampled",
+                          id_array(r->sampled + r->n_recorded, r->n_sampled - r->n_recorded));
     r->n_recorded = r->n_sampled;
     run_add_counters(r, body);
     return run_emit(r, "kv", "", body, WEFT_BATCHED, err);
 }
 
-static weft_status remember_sampled(weft_run *r, int32_t id, weft_error *err)
-{
+static weft_status remember_sampled(weft_run *r, int32_t id, weft_error *err) {
     if (r->n_sampled == r->sampled_capacity) {
         size_t more = r->sampled_capacity ? 2 * r->sampled_capacity : 4096;
         int32_t *grown = realloc(r->sampled, more * sizeof *grown);
@@ -63,8 +59,7 @@ static weft_status remember_sampled(weft_run *r, int32_t id, weft_error *err)
     return WEFT_OK;
 }
 
-static void show(weft_run *r, const weft_turn_delta *delta)
-{
+static void show(weft_run *r, const weft_turn_delta *delta) {
     if (!*delta->text) return;
     weft_console_stream(&r->console, delta->text, delta->segment != WEFT_ANSWER);
     if (!r->deltas) return;
@@ -81,19 +76,18 @@ static void show(weft_run *r, const weft_turn_delta *delta)
     cJSON_Delete(line);
 }
 
-static weft_status check_limits(weft_run *r, weft_error *err)
-{
+static weft_status check_limits(weft_run *r, weft_error *err) {
     int64_t sampled = r->state.sampled_total + (int64_t)r->n_sampled;
     if (weft_interrupted)
         return weft_fail(err, WEFT_E_INTERRUPTED, "interrupted: go on with weft resume %s", r->id);
-    if (r->limits.tokens && sampled >= r->limits.tokens) return run_limit(r, "tokens", r->limits.tokens, err);
+    if (r->limits.tokens && sampled >= r->limits.tokens)
+        return run_limit(r, "tokens", r->limits.tokens, err);
     if (r->limits.seconds && run_elapsed_ns(r) / 1000000000 >= r->limits.seconds)
         return run_limit(r, "seconds", r->limits.seconds, err);
     return WEFT_OK;
 }
 
-static weft_status evaluate(weft_run *r, weft_error *err)
-{
+static weft_status evaluate(weft_run *r, weft_error *err) {
     int64_t from = weft_monotonic_ns(), pending = weft_timeline_pending(r->timeline);
     weft_status status = weft_timeline_evaluate(r->timeline, on_progress, r, err);
     int64_t spent = weft_monotonic_ns() - from;
@@ -106,8 +100,7 @@ static weft_status evaluate(weft_run *r, weft_error *err)
     return status;
 }
 
-static weft_status sample_turn(weft_run *r, weft_turn *turn, weft_error *err)
-{
+static weft_status sample_turn(weft_run *r, weft_turn *turn, weft_error *err) {
     weft_turn_delta delta = {0};
     const int32_t *forced = NULL;
     size_t n_forced = run_state_forced(&r->state, &forced);
@@ -121,7 +114,8 @@ static weft_status sample_turn(weft_run *r, weft_turn *turn, weft_error *err)
     while (!status && !delta.ended) {
         int32_t id;
         if ((status = check_limits(r, err)) || (status = evaluate(r, err))) break;
-        status = weft_timeline_sample(r->timeline, &r->sampler, weft_turn_mask(turn), &id, NULL, err);
+        status =
+            weft_timeline_sample(r->timeline, &r->sampler, weft_turn_mask(turn), &id, NULL, err);
         if (!status) status = weft_timeline_append(r->timeline, &id, 1, err);
         if (status == WEFT_E_LIMIT)
             return run_limit(r, "context", weft_model_get_info(r->model)->context, err);
@@ -132,8 +126,7 @@ static weft_status sample_turn(weft_run *r, weft_turn *turn, weft_error *err)
     return status;
 }
 
-static cJSON *segment_body(const weft_run *r, const weft_turn_segment *segment)
-{
+static cJSON *segment_body(const weft_run *r, const weft_turn_segment *segment) {
     cJSON *body = cJSON_CreateObject();
     cJSON_AddStringToObject(body, "kind", weft_segment_name(segment->segment));
     cJSON_AddItemToObject(body, "ids", id_array(r->sampled + segment->from, segment->n));
@@ -142,8 +135,7 @@ static cJSON *segment_body(const weft_run *r, const weft_turn_segment *segment)
     return body;
 }
 
-static cJSON *call_body(const weft_turn_call *call)
-{
+static cJSON *call_body(const weft_turn_call *call) {
     cJSON *body = cJSON_CreateObject();
     cJSON_AddStringToObject(body, "name", call->name);
     if (call->arguments) {
@@ -157,15 +149,15 @@ static cJSON *call_body(const weft_turn_call *call)
     return body;
 }
 
-/* The turn's segments, then the turn: the trace writes them in one transaction as a rule; where it did
- * not, the segments that are there already are left out. */
-static weft_status record(weft_run *r, const weft_turn_result *result, bool cut, weft_error *err)
-{
+/* The turn's segments, then the turn: the trace writes them in one transaction as a rule; where it
+ * did not, the segments that are there already are left out. */
+static weft_status record(weft_run *r, const weft_turn_result *result, bool cut, weft_error *err) {
     char span[32];
     weft_status status = WEFT_OK;
     snprintf(span, sizeof span, "turn-%lld", (long long)r->state.turns);
     for (size_t i = r->state.turn_segments; i < result->n_segment && !status; i++)
-        status = run_emit(r, "segment", span, segment_body(r, &result->segment[i]), WEFT_BATCHED, err);
+        status =
+            run_emit(r, "segment", span, segment_body(r, &result->segment[i]), WEFT_BATCHED, err);
     if (status) return status;
     cJSON *body = cJSON_CreateObject(), *calls = cJSON_AddArrayToObject(body, "calls");
     for (size_t i = 0; !cut && i < result->n_call; i++)
@@ -184,8 +176,7 @@ static weft_status record(weft_run *r, const weft_turn_result *result, bool cut,
     return status;
 }
 
-static weft_status begin(weft_run *r, weft_turn **out, weft_error *err)
-{
+static weft_status begin(weft_run *r, weft_turn **out, weft_error *err) {
     const cJSON *b = r->state.begin;
     const char *choice = weft_json_string(b, "tool_choice"), *think = weft_json_string(b, "think");
     weft_turn_options o = {.tools = r->offered, .n_tools = r->n_offered};
@@ -203,8 +194,7 @@ static weft_status begin(weft_run *r, weft_turn **out, weft_error *err)
     return weft_turn_begin(out, r->dialect, &o, err);
 }
 
-weft_status run_turn(weft_run *r, weft_error *err)
-{
+weft_status run_turn(weft_run *r, weft_error *err) {
     weft_turn *turn = NULL;
     const weft_turn_result *result;
     if (r->limits.turns && r->state.turns >= r->limits.turns)

@@ -1,5 +1,6 @@
-/* Where runs live: $WEFT_HOME/runs/<id>. The list of runs is that directory; ids begin with the time, so
- * the newest run is the last by name among those that weft named, and by modification time in general. */
+/* Where runs live: $WEFT_HOME/runs/<id>. The list of runs is that directory; ids begin with the
+ * time, so the newest run is the last by name among those that weft named, and by modification time
+ * in general. */
 #include "agent/commands.h"
 
 #include <dirent.h>
@@ -7,19 +8,18 @@
 #include <string.h>
 #include <sys/stat.h>
 
-weft_status print_json(cJSON *value, weft_error *err)
-{
+weft_status print_json(cJSON *value, weft_error *err) {
     weft_buffer text = WEFT_BUFFER_INIT;
     if (value) weft_json_compact(value, &text);
-    weft_status status = value ? weft_buffer_ok(&text, err) : weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    weft_status status =
+        value ? weft_buffer_ok(&text, err) : weft_fail(err, WEFT_E_MEMORY, "out of memory");
     if (!status) printf("%s\n", weft_buffer_str(&text));
     weft_buffer_free(&text);
     cJSON_Delete(value);
     return status;
 }
 
-weft_status runs_dir(char **out, weft_error *err)
-{
+weft_status runs_dir(char **out, weft_error *err) {
     char *home = weft_home();
     if (!home) return weft_fail(err, WEFT_E_CONFIG, "no directory for runs: set WEFT_HOME or HOME");
     char *dir = weft_path_join(home, "runs");
@@ -29,8 +29,7 @@ weft_status runs_dir(char **out, weft_error *err)
     return WEFT_OK;
 }
 
-static char *newest_run(const char *dir)
-{
+static char *newest_run(const char *dir) {
     DIR *d = opendir(dir);
     char *best = NULL;
     struct timespec best_time = {0, 0};
@@ -53,22 +52,25 @@ static char *newest_run(const char *dir)
     return best;
 }
 
-weft_status find_run(const char *name, bool last, char **out, weft_error *err)
-{
+weft_status find_run(const char *name, bool last, char **out, weft_error *err) {
     char *dir = NULL, *run = NULL;
     weft_status status = runs_dir(&dir, err);
     if (status) return status;
     if (last || !name) {
         run = last ? newest_run(dir) : NULL;
         if (!run)
-            status = last ? weft_fail(err, WEFT_E_NOT_FOUND, "there is no run in %s yet: begin with weft run", dir)
-                          : weft_fail(err, WEFT_E_USAGE, "name a run, or --last: see weft trace list");
+            status =
+                last ? weft_fail(err, WEFT_E_NOT_FOUND,
+                                 "there is no run in %s yet: begin with weft run", dir)
+                     : weft_fail(err, WEFT_E_USAGE, "name a run, or --last: see weft trace list");
     } else {
-        run = strchr(name, '/') || weft_file_exists(name) ? strdup(name) : weft_path_join(dir, name);
+        run =
+            strchr(name, '/') || weft_file_exists(name) ? strdup(name) : weft_path_join(dir, name);
         if (!run)
             status = weft_fail(err, WEFT_E_MEMORY, "out of memory");
         else if (!weft_file_exists(run))
-            status = weft_fail(err, WEFT_E_NOT_FOUND, "there is no run \"%s\": see weft trace list", name);
+            status = weft_fail(err, WEFT_E_NOT_FOUND, "there is no run \"%s\": see weft trace list",
+                               name);
     }
     free(dir);
     if (status)

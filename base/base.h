@@ -1,4 +1,5 @@
-/* The foundations, in one include: errors, byte strings, JSON, digests, files, clocks, fault points. */
+/* The foundations, in one include: errors, byte strings, JSON, digests, files, clocks, fault
+ * points. */
 #ifndef WEFT_BASE_H
 #define WEFT_BASE_H
 

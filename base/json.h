@@ -15,9 +15,9 @@
 
 #include <cjson/cJSON.h>
 
-/* Strict RFC 8259 parse of exactly n bytes: whole text one value, valid UTF-8, no NUL inside strings
- * (weft's strings are C strings), nesting at most 200, duplicate keys refused. *out is freed with
- * cJSON_Delete. Errors: WEFT_E_INVALID with the byte offset. */
+/* Strict RFC 8259 parse of exactly n bytes: whole text one value, valid UTF-8, no NUL inside
+ * strings (weft's strings are C strings), nesting at most 200, duplicate keys refused. *out is
+ * freed with cJSON_Delete. Errors: WEFT_E_INVALID with the byte offset. */
 weft_status weft_json_parse(const char *text, size_t n, cJSON **out, weft_error *err);
 weft_status weft_json_parse_file(const char *path, cJSON **out, weft_error *err);
 
