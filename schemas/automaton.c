@@ -36,7 +36,8 @@ typedef struct builder {
     words items;          /* scratch */
 } builder;
 
-static void fail(builder *b, weft_status status) {
+static void fail(builder *b, weft_status status)
+{
     if (b->status) return;
     b->status = status == WEFT_E_MEMORY
                     ? weft_fail(b->err, status, "out of memory")
@@ -47,12 +48,14 @@ static void fail(builder *b, weft_status status) {
 
 /* ---- byte classes ---- */
 
-static void mark_text(bool *alone, shape_text t) {
+static void mark_text(bool *alone, shape_text t)
+{
     for (uint32_t i = 0; i < t.n; i++) alone[(uint8_t)t.at[i]] = true;
 }
 
 /* Bytes that no item tells apart share a class: rows shrink from 256 entries to some 60. */
-static void find_classes(builder *b) {
+static void find_classes(builder *b)
+{
     static const char syntax[] = "\"\\/{}[]:, \n-+.eEubfnrt0123456789abcdefABCDEF";
     static const uint8_t starts[] = {0x00, 0x20, 0x80, 0x90, 0xa0, 0xc0, 0xc2, 0xe0,
                                      0xe1, 0xed, 0xee, 0xf0, 0xf1, 0xf4, 0xf5};
@@ -61,10 +64,7 @@ static void find_classes(builder *b) {
     for (const char *c = syntax; *c; c++) alone[(uint8_t)*c] = true;
     for (size_t i = 0; i < b->s->n; i++) {
         const shape *one = &b->s->all[i];
-        for (uint32_t j = 0; j < one->n; j++) {
-            if (one->kind == SHAPE_LITERALS) mark_text(alone, one->literals[j]);
-            if (one->kind == SHAPE_OBJECT) mark_text(alone, one->properties[j].name);
-        }
+        for (uint32_t j = 0; j < one->n && one->texts; j++) mark_text(alone, one->texts[j]);
     }
     for (size_t range = 0; range < sizeof starts; range++) {
         size_t end = range + 1 < sizeof starts ? starts[range + 1] : 256;
@@ -85,7 +85,8 @@ static void find_classes(builder *b) {
 /* ---- states and groups ---- */
 
 /* The number of the state with these items (sorted here) in a group; 0 after a failure. */
-static uint32_t state_for(builder *b, uint32_t in_group, words *items) {
+static uint32_t state_for(builder *b, uint32_t in_group, words *items)
+{
     words key = {0};
     words_sort_unique(items);
     words_add(&key, in_group);
@@ -117,7 +118,8 @@ static uint32_t state_for(builder *b, uint32_t in_group, words *items) {
 }
 
 /* The group that reads any of these shapes (sorted here). */
-static uint32_t group_for(builder *b, words *shape_numbers) {
+static uint32_t group_for(builder *b, words *shape_numbers)
+{
     bool fresh = false;
     words_sort_unique(shape_numbers);
     uint32_t number = shape_numbers->failed
@@ -138,7 +140,8 @@ static uint32_t group_for(builder *b, words *shape_numbers) {
 }
 
 /* The items of a state, copied: the pool may move. items->at[0] is the group. */
-static void copy_items(const builder *b, uint32_t state, words *items) {
+static void copy_items(const builder *b, uint32_t state, words *items)
+{
     size_t n;
     const uint64_t *at = intern_get(&b->states, state, &n);
     items->n = 0;
@@ -147,7 +150,8 @@ static void copy_items(const builder *b, uint32_t state, words *items) {
 
 /* ---- returns ---- */
 
-static bool value_has(const value *v, const uint64_t *shape_numbers, size_t n) {
+static bool value_has(const value *v, const uint64_t *shape_numbers, size_t n)
+{
     for (uint32_t i = 0; i < v->n; i++)
         for (size_t j = 0; j < n; j++)
             if (v->shapes[i] == shape_numbers[j]) return true;
@@ -155,7 +159,8 @@ static bool value_has(const value *v, const uint64_t *shape_numbers, size_t n) {
 }
 
 /* `state` waits for a value, and these shapes fitted: where it goes on. */
-static void add_return(builder *b, uint32_t state, uint64_t result) {
+static void add_return(builder *b, uint32_t state, uint64_t result)
+{
     words items = {0}, fitted = {0}, next = {0};
     size_t n;
     const uint64_t *at = intern_get(&b->results, (uint32_t)result, &n);
@@ -179,7 +184,8 @@ static void add_return(builder *b, uint32_t state, uint64_t result) {
     words_free(&next);
 }
 
-static void add_result(builder *b, uint32_t in_group, uint32_t state, words *fitted) {
+static void add_result(builder *b, uint32_t in_group, uint32_t state, words *fitted)
+{
     words key = {0};
     bool fresh = false;
     words_sort_unique(fitted);
@@ -206,7 +212,8 @@ static void add_result(builder *b, uint32_t in_group, uint32_t state, words *fit
         add_return(b, (uint32_t)b->group[in_group].callers.at[i], number);
 }
 
-static void add_call(builder *b, uint32_t state, words *called_shapes) {
+static void add_call(builder *b, uint32_t state, words *called_shapes)
+{
     uint32_t called = group_for(b, called_shapes);
     if (b->status) return;
     b->calls[state] = called + 1;
@@ -219,7 +226,8 @@ static void add_call(builder *b, uint32_t state, words *called_shapes) {
 /* ---- exploring ---- */
 
 /* How the counter behaves in a state: the union over its items. */
-static void find_counting(const builder *b, const words *items, automaton_state *out) {
+static void find_counting(const builder *b, const words *items, automaton_state *out)
+{
     bool literal = false;
     out->count_min = NO_LIMIT;
     for (size_t i = 1; i < items->n; i++) {
@@ -250,7 +258,8 @@ static void find_counting(const builder *b, const words *items, automaton_state 
     }
 }
 
-static void explore(builder *b, uint32_t state) {
+static void explore(builder *b, uint32_t state)
+{
     words items = {0}, called_shapes = {0}, fitted = {0};
     copy_items(b, state, &items);
     if (items.failed) {
@@ -285,7 +294,8 @@ static void explore(builder *b, uint32_t state) {
 /* ---- tables ---- */
 
 /* Bytes that begin a called value lead from the waiting state into its frame. */
-static void put_calls(builder *b) {
+static void put_calls(builder *b)
+{
     const uint32_t n = b->a->n_classes;
     for (size_t i = 0; i < b->states.n; i++) {
         if (!b->calls[i]) continue;
@@ -297,7 +307,8 @@ static void put_calls(builder *b) {
 }
 
 /* The frames that the easiest completion takes from a state, given what is known of the others. */
-static uint16_t need_of(const builder *b, size_t state) {
+static uint16_t need_of(const builder *b, size_t state)
+{
     const automaton *a = b->a;
     uint16_t best = NEED_UNKNOWN;
     if (a->states[state].accepts) return 0;
@@ -314,7 +325,8 @@ static uint16_t need_of(const builder *b, size_t state) {
     return best;
 }
 
-static uint16_t return_need_of(const builder *b, size_t state) {
+static uint16_t return_need_of(const builder *b, size_t state)
+{
     uint16_t worst = b->calls[state] && !b->return_states[state].n ? NEED_UNKNOWN : 0;
     for (size_t i = 0; i < b->return_states[state].n; i++) {
         uint16_t need = b->a->states[b->return_states[state].at[i]].need;
@@ -324,7 +336,8 @@ static uint16_t return_need_of(const builder *b, size_t state) {
 }
 
 /* From "unknown" downwards to a fixed point. */
-static void find_needs(builder *b) {
+static void find_needs(builder *b)
+{
     automaton *a = b->a;
     for (size_t i = 0; i < a->n; i++) a->states[i].need = a->states[i].return_need = NEED_UNKNOWN;
     for (bool changed = true; changed;) {
@@ -345,7 +358,8 @@ static void find_needs(builder *b) {
 }
 
 /* A state that accepts and has no byte of its own is not entered: the frame closes at once. */
-static void put_pops(builder *b) {
+static void put_pops(builder *b)
+{
     automaton *a = b->a;
     bool *closed = calloc(a->n + 1, sizeof *closed);
     if (!closed) {
@@ -365,7 +379,8 @@ static void put_pops(builder *b) {
     free(closed);
 }
 
-static void put_returns(builder *b) {
+static void put_returns(builder *b)
+{
     automaton *a = b->a;
     size_t total = 0;
     for (size_t i = 0; i < a->n; i++) total += b->return_states[i].n;
@@ -384,14 +399,16 @@ static void put_returns(builder *b) {
 
 /* ---- the whole ---- */
 
-void automaton_free(automaton *a) {
+void automaton_free(automaton *a)
+{
     free(a->states);
     free(a->rows);
     free(a->returns);
     *a = (automaton){0};
 }
 
-static void builder_free(builder *b) {
+static void builder_free(builder *b)
+{
     for (size_t i = 0; i < b->n_groups; i++) {
         words_free(&b->group[i].results);
         words_free(&b->group[i].callers);
@@ -406,7 +423,8 @@ static void builder_free(builder *b) {
     intern_free(&b->states);
 }
 
-weft_status automaton_build(const shapes *s, uint32_t root, automaton *out, weft_error *err) {
+weft_status automaton_build(const shapes *s, uint32_t root, automaton *out, weft_error *err)
+{
     automaton a = {0};
     builder b = {.s = s, .a = &a, .err = err};
     words first = {0};

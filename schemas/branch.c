@@ -29,28 +29,33 @@ typedef struct branches {
     size_t n, capacity;
 } branches;
 
-static const schema_node *node_of(const shapes *s, uint64_t word) {
+static const schema_node *node_of(const shapes *s, uint64_t word)
+{
     return s->schemas[word >> 32 & 0x3fffffff]->nodes[(uint32_t)word];
 }
 
-static bool holds(const words *list, uint64_t word) {
+static bool holds(const words *list, uint64_t word)
+{
     for (size_t i = 0; i < list->n; i++)
         if (list->at[i] == word) return true;
     return false;
 }
 
-static void branch_free(branch *b) {
+static void branch_free(branch *b)
+{
     words_free(&b->nodes);
     words_free(&b->pending);
 }
 
-static void branches_free(branches *list) {
+static void branches_free(branches *list)
+{
     for (size_t i = 0; i < list->n; i++) branch_free(&list->at[i]);
     free(list->at);
     *list = (branches){0};
 }
 
-static bool branches_add(branches *list, branch one) {
+static bool branches_add(branches *list, branch one)
+{
     if (!array_reserve((void **)&list->at, list->n, &list->capacity, sizeof *list->at)) {
         branch_free(&one);
         return false;
@@ -61,7 +66,8 @@ static bool branches_add(branches *list, branch one) {
 
 /* Replaces the choice on top of b's stack: one copy of b per alternative, b itself being the first.
  */
-static bool fork_branch(branches *open, branch *b, const node_list *choices, uint64_t schema) {
+static bool fork_branch(branches *open, branch *b, const node_list *choices, uint64_t schema)
+{
     for (size_t i = 1; i < choices->n; i++) {
         branch copy = {{0}, {0}};
         words_append(&copy.nodes, b->nodes.at, b->nodes.n);
@@ -74,7 +80,8 @@ static bool fork_branch(branches *open, branch *b, const node_list *choices, uin
 }
 
 /* Takes in one node. False: it is the schema `false`, and the branch is void. */
-static bool take_node(const shapes *s, branch *b, uint64_t word) {
+static bool take_node(const shapes *s, branch *b, uint64_t word)
+{
     const schema_node *node = node_of(s, word);
     const uint64_t schema = word & ~(uint64_t)UINT32_MAX;
     if (node->never) return false;
@@ -88,7 +95,8 @@ static bool take_node(const shapes *s, branch *b, uint64_t word) {
 }
 
 /* Works `open` off into `done`. False: out of memory. */
-static bool multiply_out(const shapes *s, branches *open, branches *done) {
+static bool multiply_out(const shapes *s, branches *open, branches *done)
+{
     while (open->n) {
         branch b = open->at[--open->n];
         bool lives = true;
@@ -121,14 +129,16 @@ static bool multiply_out(const shapes *s, branches *open, branches *done) {
 
 /* ---- literals ---- */
 
-static void add_text(shapes *s, const char *text, size_t n, words *texts) {
+static void add_text(shapes *s, const char *text, size_t n, words *texts)
+{
     uint64_t word = shapes_text(s, text, n);
     if (!s->status) words_add(texts, word);
 }
 
 /* A number may be printed as it was written, as an integer, or as Python's repr: all that equal it.
  */
-static void add_number(shapes *s, const cJSON *number, words *texts) {
+static void add_number(shapes *s, const cJSON *number, words *texts)
+{
     decimal wanted, d;
     char spelled[32];
     if (!decimal_read(number, &wanted)) return;
@@ -146,7 +156,8 @@ static void add_number(shapes *s, const cJSON *number, words *texts) {
 }
 
 /* Scalars go to texts, containers become shapes of constants. */
-static void add_constant(shapes *s, const cJSON *constant, words *texts, words *out) {
+static void add_constant(shapes *s, const cJSON *constant, words *texts, words *out)
+{
     words list = {0};
     const cJSON *child;
     weft_buffer text = WEFT_BUFFER_INIT;
@@ -159,7 +170,8 @@ static void add_constant(shapes *s, const cJSON *constant, words *texts, words *
         words_add(out, shapes_array(s, &list, 0, (uint32_t)list.n, (uint32_t)list.n));
         break;
     case cJSON_Object:
-        cJSON_ArrayForEach(child, constant) {
+        cJSON_ArrayForEach(child, constant)
+        {
             const cJSON name = {.type = cJSON_String, .valuestring = child->string};
             weft_buffer_clear(&text);
             weft_json_compact(&name, &text);
@@ -178,7 +190,8 @@ static void add_constant(shapes *s, const cJSON *constant, words *texts, words *
     words_free(&list);
 }
 
-void shapes_expand_constant(shapes *s, const cJSON *constant, words *out) {
+void shapes_expand_constant(shapes *s, const cJSON *constant, words *out)
+{
     words texts = {0};
     add_constant(s, constant, &texts, out);
     if (texts.n) words_add(out, shapes_literals(s, &texts));
@@ -186,7 +199,8 @@ void shapes_expand_constant(shapes *s, const cJSON *constant, words *out) {
 }
 
 /* Do all nodes of the branch allow the constant? The checker knows; where it gives up, yes. */
-static bool allowed(const shapes *s, const branch *b, const cJSON *constant) {
+static bool allowed(const shapes *s, const branch *b, const cJSON *constant)
+{
     weft_error ignored;
     for (size_t i = 0; i < b->nodes.n; i++) {
         uint64_t word = b->nodes.at[i];
@@ -198,7 +212,8 @@ static bool allowed(const shapes *s, const branch *b, const cJSON *constant) {
 }
 
 /* If a node of the branch lists its values: those that the others allow too. */
-static bool expand_listed(shapes *s, const branch *b, unsigned types, words *texts, words *out) {
+static bool expand_listed(shapes *s, const branch *b, unsigned types, words *texts, words *out)
+{
     for (size_t i = 0; i < b->nodes.n; i++) {
         const schema_node *node = node_of(s, b->nodes.at[i]);
         const cJSON *one = node->constant      ? node->constant
@@ -214,7 +229,8 @@ static bool expand_listed(shapes *s, const branch *b, unsigned types, words *tex
 
 /* ---- numbers and strings ---- */
 
-static void expand_string(shapes *s, const branch *b, words *out) {
+static void expand_string(shapes *s, const branch *b, words *out)
+{
     size_t min = 0, max = SIZE_MAX;
     for (size_t i = 0; i < b->nodes.n; i++) {
         const schema_node *node = node_of(s, b->nodes.at[i]);
@@ -227,7 +243,8 @@ static void expand_string(shapes *s, const branch *b, words *out) {
 }
 
 /* The smallest and largest integer that the bounds of the branch leave; false if one is open. */
-static bool integer_range(const shapes *s, const branch *b, int64_t *low, int64_t *high) {
+static bool integer_range(const shapes *s, const branch *b, int64_t *low, int64_t *high)
+{
     const int64_t wide = (int64_t)1 << 53;
     *low = -wide;
     *high = wide;
@@ -246,7 +263,8 @@ static bool integer_range(const shapes *s, const branch *b, int64_t *low, int64_
     return *low > -wide && *high < wide;
 }
 
-static bool may_be_negative(const shapes *s, const branch *b) {
+static bool may_be_negative(const shapes *s, const branch *b)
+{
     const cJSON zero = {.type = cJSON_Number, .valuestring = "0"};
     decimal none, d;
     decimal_read(&zero, &none);
@@ -261,7 +279,8 @@ static bool may_be_negative(const shapes *s, const branch *b) {
 }
 
 /* A short range of integers is listed, so that it is exact. */
-static void expand_number(shapes *s, const branch *b, unsigned types, words *texts, words *out) {
+static void expand_number(shapes *s, const branch *b, unsigned types, words *texts, words *out)
+{
     enum { LISTED = 256 };
     bool integer = !(types & TYPE_NUMBER);
     int64_t low, high;
@@ -279,7 +298,8 @@ static void expand_number(shapes *s, const branch *b, unsigned types, words *tex
 
 /* ---- arrays ---- */
 
-static uint32_t item_value(shapes *s, const branch *b, size_t index) {
+static uint32_t item_value(shapes *s, const branch *b, size_t index)
+{
     words nodes = {0};
     for (size_t i = 0; i < b->nodes.n; i++) {
         const schema_node *node = node_of(s, b->nodes.at[i]);
@@ -294,7 +314,8 @@ static uint32_t item_value(shapes *s, const branch *b, size_t index) {
     return number;
 }
 
-static void expand_array(shapes *s, const branch *b, words *out) {
+static void expand_array(shapes *s, const branch *b, words *out)
+{
     size_t min = 0, max = SIZE_MAX, n = 0;
     words prefix = {0};
     for (size_t i = 0; i < b->nodes.n; i++) {
@@ -315,7 +336,8 @@ static void expand_array(shapes *s, const branch *b, words *out) {
 
 /* Everything the nodes of the branch say of one name. A name that propertyNames forbids gets a
  * value without texts. */
-static uint32_t property_value(shapes *s, const branch *b, const char *name) {
+static uint32_t property_value(shapes *s, const branch *b, const char *name)
+{
     const cJSON text = {.type = cJSON_String, .valuestring = (char *)name};
     words nodes = {0}, none = {0};
     weft_error ignored;
@@ -345,7 +367,8 @@ static uint32_t property_value(shapes *s, const branch *b, const char *name) {
 }
 
 /* The value of names that no node lists; NO_VALUE if there may be none. */
-static uint32_t rest_value(shapes *s, const branch *b) {
+static uint32_t rest_value(shapes *s, const branch *b)
+{
     words nodes = {0};
     bool none = false;
     for (size_t i = 0; i < b->nodes.n; i++) {
@@ -363,10 +386,12 @@ static uint32_t rest_value(shapes *s, const branch *b) {
     return number;
 }
 
-static bool is_required(const shapes *s, const branch *b, const char *name) {
+static bool is_required(const shapes *s, const branch *b, const char *name)
+{
     const cJSON *one;
     for (size_t i = 0; i < b->nodes.n; i++) {
-        cJSON_ArrayForEach(one, node_of(s, b->nodes.at[i])->required) {
+        cJSON_ArrayForEach(one, node_of(s, b->nodes.at[i])->required)
+        {
             if (strcmp(one->valuestring, name) == 0) return true;
         }
     }
@@ -378,7 +403,8 @@ typedef struct members {
     words seen; /* texts */
 } members;
 
-static void add_member(shapes *s, const branch *b, const char *name, members *m) {
+static void add_member(shapes *s, const branch *b, const char *name, members *m)
+{
     const cJSON string = {.type = cJSON_String, .valuestring = (char *)name};
     weft_buffer text = WEFT_BUFFER_INIT;
     weft_json_compact(&string, &text);
@@ -394,7 +420,8 @@ static void add_member(shapes *s, const branch *b, const char *name, members *m)
     words_add(&m->list, (uint64_t)is_required(s, b, name));
 }
 
-static void expand_object(shapes *s, const branch *b, words *out) {
+static void expand_object(shapes *s, const branch *b, words *out)
+{
     members m = {{0}, {0}};
     const cJSON *name;
     for (size_t i = 0; i < b->nodes.n && !s->status; i++) {
@@ -412,7 +439,8 @@ static void expand_object(shapes *s, const branch *b, words *out) {
 
 /* ---- all together ---- */
 
-static void expand_branch(shapes *s, const branch *b, bool only_object, words *texts, words *out) {
+static void expand_branch(shapes *s, const branch *b, bool only_object, words *texts, words *out)
+{
     unsigned types = only_object ? TYPE_OBJECT : TYPE_ANY;
     for (size_t i = 0; i < b->nodes.n; i++) types &= node_of(s, b->nodes.at[i])->types;
     if (expand_listed(s, b, types, texts, out)) return;
@@ -428,7 +456,8 @@ static void expand_branch(shapes *s, const branch *b, bool only_object, words *t
 }
 
 /* Literals that a free string or number of the same value covers need no path of their own. */
-static void drop_covered(const shapes *s, const words *out, words *texts) {
+static void drop_covered(const shapes *s, const words *out, words *texts)
+{
     bool strings = false, numbers = false;
     for (size_t i = 0; i < out->n; i++) {
         const shape *one = &s->all[out->at[i]];
@@ -445,7 +474,8 @@ static void drop_covered(const shapes *s, const words *out, words *texts) {
     texts->n = kept;
 }
 
-void shapes_expand_nodes(shapes *s, const uint64_t *nodes, size_t n, bool only_object, words *out) {
+void shapes_expand_nodes(shapes *s, const uint64_t *nodes, size_t n, bool only_object, words *out)
+{
     branches open = {0}, done = {0};
     branch first = {{0}, {0}};
     words texts = {0};

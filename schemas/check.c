@@ -17,7 +17,8 @@ enum { STEPS_MAX = 5000000, FRAMES_MAX = 3000 };
 /* ---- one value against the keywords that look at it alone ---- */
 
 static weft_status check_values(checker *c, const schema_node *node, const cJSON *value,
-                                const json_path *path) {
+                                const json_path *path)
+{
     if (node->constant && !value_equal(node->constant, value)) {
         weft_buffer wanted = WEFT_BUFFER_INIT;
         if (!c->quiet) value_show(node->constant, &wanted);
@@ -35,8 +36,8 @@ static weft_status check_values(checker *c, const schema_node *node, const cJSON
 
 /* Compares with one bound; `bad` says which outcome of the comparison breaks it. */
 static weft_status check_bound(checker *c, const cJSON *value, const decimal *d, const cJSON *bound,
-                               bool below, bool equal_too, const char *text,
-                               const json_path *path) {
+                               bool below, bool equal_too, const char *text, const json_path *path)
+{
     decimal limit;
     if (!bound || !decimal_read(bound, &limit)) return WEFT_OK;
     int order = decimal_compare(d, &limit);
@@ -50,7 +51,8 @@ static weft_status check_bound(checker *c, const cJSON *value, const decimal *d,
 }
 
 static weft_status check_number(checker *c, const schema_node *node, const cJSON *value,
-                                const json_path *path) {
+                                const json_path *path)
+{
     decimal d, step;
     weft_status status;
     if (!decimal_read(value, &d)) return report_type(c, path, node->types, value);
@@ -79,7 +81,8 @@ static weft_status check_number(checker *c, const schema_node *node, const cJSON
 }
 
 static weft_status check_string(checker *c, const schema_node *node, const cJSON *value,
-                                const json_path *path) {
+                                const json_path *path)
+{
     if (node->min_length > 0 || node->max_length < SIZE_MAX) {
         size_t n = value_characters(value->valuestring);
         if (n < node->min_length)
@@ -105,7 +108,8 @@ static weft_status check_string(checker *c, const schema_node *node, const cJSON
 /* ---- alternatives ---- */
 
 static weft_status check_quietly(checker *c, uint32_t node, const cJSON *value,
-                                 const json_path *path) {
+                                 const json_path *path)
+{
     c->quiet++;
     weft_status status = check_node(c, node, value, path);
     c->quiet--;
@@ -121,7 +125,8 @@ typedef struct trial { /* of a list of alternatives */
 } trial;
 
 static weft_status try_all(checker *c, const node_list *list, size_t enough, const cJSON *value,
-                           const json_path *path, trial *t) {
+                           const json_path *path, trial *t)
+{
     size_t base = c->base_depth;
     weft_status status = WEFT_OK;
     c->base_depth = path ? path->depth : 0;
@@ -150,7 +155,8 @@ static weft_status try_all(checker *c, const node_list *list, size_t enough, con
 
 /* No alternative fits: says why the nearest one does not. */
 static weft_status explain(checker *c, const node_list *list, const trial *t, const char *keyword,
-                           const cJSON *value, const json_path *path) {
+                           const cJSON *value, const json_path *path)
+{
     if (t->only_types) return report_type(c, path, t->types, value);
     if (c->quiet) {
         report(c, path, RULE_OTHER, "%s", "");
@@ -165,7 +171,8 @@ static weft_status explain(checker *c, const node_list *list, const trial *t, co
 }
 
 static weft_status check_alternatives(checker *c, const schema_node *node, const cJSON *value,
-                                      const json_path *path) {
+                                      const json_path *path)
+{
     trial t;
     weft_status status;
     if (node->any_of.n) {
@@ -184,7 +191,8 @@ static weft_status check_alternatives(checker *c, const schema_node *node, const
 }
 
 static weft_status check_conditions(checker *c, const schema_node *node, const cJSON *value,
-                                    const json_path *path) {
+                                    const json_path *path)
+{
     if (node->not_ != NO_NODE) {
         weft_status status = check_quietly(c, node->not_, value, path);
         if (!status)
@@ -203,7 +211,8 @@ static weft_status check_conditions(checker *c, const schema_node *node, const c
 /* ---- the walk ---- */
 
 static weft_status check_keywords(checker *c, const schema_node *node, const cJSON *value,
-                                  const json_path *path) {
+                                  const json_path *path)
+{
     weft_status status;
     unsigned types = value_types(value);
     if (node->never) return report_value(c, path, RULE_VALUE, value, "is not allowed here");
@@ -225,7 +234,8 @@ static weft_status check_keywords(checker *c, const schema_node *node, const cJS
     return check_conditions(c, node, value, path);
 }
 
-weft_status check_node(checker *c, uint32_t node, const cJSON *value, const json_path *path) {
+weft_status check_node(checker *c, uint32_t node, const cJSON *value, const json_path *path)
+{
     if (!c->steps)
         return weft_fail(c->err, WEFT_E_LIMIT,
                          "the check takes more than %d steps; the schema's alternatives multiply",
@@ -241,7 +251,8 @@ weft_status check_node(checker *c, uint32_t node, const cJSON *value, const json
 }
 
 weft_status schema_check_node(const weft_schema *schema, uint32_t node, const cJSON *value,
-                              weft_error *err) {
+                              weft_error *err)
+{
     if (!value_depth_within(value, JSON_DEPTH_MAX))
         return weft_fail(err, WEFT_E_INVALID, "the value is nested more than %d levels deep",
                          JSON_DEPTH_MAX);
@@ -249,6 +260,7 @@ weft_status schema_check_node(const weft_schema *schema, uint32_t node, const cJ
     return check_node(&c, node, value, NULL);
 }
 
-weft_status weft_schema_check(const weft_schema *schema, const cJSON *value, weft_error *err) {
+weft_status weft_schema_check(const weft_schema *schema, const cJSON *value, weft_error *err)
+{
     return schema_check_node(schema, 0, value, err);
 }

@@ -5,18 +5,21 @@
 
 #include <string.h>
 
-static json_path below(const json_path *up, const char *key, size_t index) {
+static json_path below(const json_path *up, const char *key, size_t index)
+{
     return (json_path){up, key, index, up ? up->depth + 1 : 1};
 }
 
 /* ---- arrays ---- */
 
 static weft_status check_contains(checker *c, const schema_node *node, const cJSON *value,
-                                  const json_path *path) {
+                                  const json_path *path)
+{
     size_t n = 0, index = 0;
     const cJSON *item;
     if (node->contains == NO_NODE) return WEFT_OK;
-    cJSON_ArrayForEach(item, value) {
+    cJSON_ArrayForEach(item, value)
+    {
         json_path at = below(path, NULL, index++);
         c->quiet++;
         weft_status status = check_node(c, node->contains, item, &at);
@@ -36,11 +39,13 @@ static weft_status check_contains(checker *c, const schema_node *node, const cJS
 }
 
 weft_status check_array(checker *c, const schema_node *node, const cJSON *value,
-                        const json_path *path) {
+                        const json_path *path)
+{
     weft_status status;
     size_t n = 0;
     const cJSON *item;
-    cJSON_ArrayForEach(item, value) {
+    cJSON_ArrayForEach(item, value)
+    {
         json_path at = below(path, NULL, n);
         uint32_t schema = n < node->prefix_items.n ? node->prefix_items.at[n] : node->items;
         if (schema != NO_NODE && (status = check_node(c, schema, item, &at))) return status;
@@ -65,7 +70,8 @@ weft_status check_array(checker *c, const schema_node *node, const cJSON *value,
 
 /* ---- objects ---- */
 
-weft_status is_named(const schema_node *node, const char *name, bool *out, weft_error *err) {
+weft_status is_named(const schema_node *node, const char *name, bool *out, weft_error *err)
+{
     bool named = named_find(&node->properties, name) < node->properties.n;
     for (size_t i = 0; i < node->n_patterns && !named; i++) {
         weft_status status = pattern_match(node->patterns[i].pattern, name, &named, err);
@@ -76,7 +82,8 @@ weft_status is_named(const schema_node *node, const char *name, bool *out, weft_
 }
 
 static weft_status check_name(checker *c, const schema_node *node, const char *name,
-                              const json_path *path) {
+                              const json_path *path)
+{
     const cJSON text = {.type = cJSON_String, .valuestring = (char *)name};
     if (node->property_names == NO_NODE) return WEFT_OK;
     weft_status status = check_node(c, node->property_names, &text, path);
@@ -87,7 +94,8 @@ static weft_status check_name(checker *c, const schema_node *node, const char *n
 
 /* One member against everything that names it; *unknown if nothing does and nothing may. */
 static weft_status check_member(checker *c, const schema_node *node, const cJSON *member,
-                                const json_path *path, bool *unknown) {
+                                const json_path *path, bool *unknown)
+{
     bool named = false;
     weft_status status = check_name(c, node, member->string, path);
     if (status) return status;
@@ -112,14 +120,16 @@ static weft_status check_member(checker *c, const schema_node *node, const cJSON
 }
 
 static weft_status check_dependents(checker *c, const schema_node *node, const cJSON *value,
-                                    const json_path *path) {
+                                    const json_path *path)
+{
     for (size_t i = 0; i < node->dependents.n; i++) {
         const named_node *d = &node->dependents.at[i];
         weft_status status;
         if (!cJSON_GetObjectItemCaseSensitive(value, d->name)) continue;
         if (d->node != NO_NODE && (status = check_node(c, d->node, value, path))) return status;
         const cJSON *name;
-        cJSON_ArrayForEach(name, d->required) {
+        cJSON_ArrayForEach(name, d->required)
+        {
             if (!cJSON_GetObjectItemCaseSensitive(value, name->valuestring))
                 return report_missing(c, path, d->required, value, d->name);
         }
@@ -128,18 +138,21 @@ static weft_status check_dependents(checker *c, const schema_node *node, const c
 }
 
 weft_status check_object(checker *c, const schema_node *node, const cJSON *value,
-                         const json_path *path) {
+                         const json_path *path)
+{
     weft_status status;
     bool unknown = false;
     size_t n = 0;
     const cJSON *member, *name;
-    cJSON_ArrayForEach(member, value) {
+    cJSON_ArrayForEach(member, value)
+    {
         json_path at = below(path, member->string, 0);
         if ((status = check_member(c, node, member, &at, &unknown))) return status;
         n++;
     }
     if (unknown) return report_unknown(c, path, node, value);
-    cJSON_ArrayForEach(name, node->required) {
+    cJSON_ArrayForEach(name, node->required)
+    {
         if (!cJSON_GetObjectItemCaseSensitive(value, name->valuestring))
             return report_missing(c, path, node->required, value, NULL);
     }

@@ -9,7 +9,8 @@
 
 enum { LIST_BYTES = 500 }; /* of the 1024 that a weft_error holds */
 
-static weft_status put(checker *c, const json_path *path, rule_kind rule, const char *text) {
+static weft_status put(checker *c, const json_path *path, rule_kind rule, const char *text)
+{
     size_t depth = path ? path->depth : 0;
     /* A branch whose type, enum or const is wrong was not meant; else the deeper the nearer. */
     if (rule == RULE_TYPE && depth == c->base_depth)
@@ -27,7 +28,8 @@ static weft_status put(checker *c, const json_path *path, rule_kind rule, const 
     return WEFT_E_INVALID;
 }
 
-weft_status report(checker *c, const json_path *path, rule_kind rule, const char *format, ...) {
+weft_status report(checker *c, const json_path *path, rule_kind rule, const char *format, ...)
+{
     char text[WEFT_ERROR_BYTES] = "";
     if (!c->quiet) {
         va_list args;
@@ -38,7 +40,8 @@ weft_status report(checker *c, const json_path *path, rule_kind rule, const char
     return put(c, path, rule, text);
 }
 
-weft_status report_type(checker *c, const json_path *path, unsigned expected, const cJSON *value) {
+weft_status report_type(checker *c, const json_path *path, unsigned expected, const cJSON *value)
+{
     weft_buffer types = WEFT_BUFFER_INIT, shown = WEFT_BUFFER_INIT, found = WEFT_BUFFER_INIT;
     if (!c->quiet) {
         unsigned is = value_types(value);
@@ -59,7 +62,8 @@ weft_status report_type(checker *c, const json_path *path, unsigned expected, co
 }
 
 weft_status report_value(checker *c, const json_path *path, rule_kind rule, const cJSON *value,
-                         const char *format, ...) {
+                         const char *format, ...)
+{
     char text[WEFT_ERROR_BYTES];
     weft_buffer shown = WEFT_BUFFER_INIT;
     if (c->quiet) return put(c, path, rule, "");
@@ -74,7 +78,8 @@ weft_status report_value(checker *c, const json_path *path, rule_kind rule, cons
 }
 
 /* Appends one more element of a list; past LIST_BYTES only counts. */
-static void list_add(weft_buffer *list, const cJSON *value, size_t *left_out) {
+static void list_add(weft_buffer *list, const cJSON *value, size_t *left_out)
+{
     if (list->size > LIST_BYTES) {
         ++*left_out;
         return;
@@ -83,17 +88,19 @@ static void list_add(weft_buffer *list, const cJSON *value, size_t *left_out) {
     value_show(value, list);
 }
 
-static void list_add_name(weft_buffer *list, const char *name, size_t *left_out) {
+static void list_add_name(weft_buffer *list, const char *name, size_t *left_out)
+{
     const cJSON text = {.type = cJSON_String, .valuestring = (char *)name};
     list_add(list, &text, left_out);
 }
 
-static void list_close(weft_buffer *list, size_t left_out) {
+static void list_close(weft_buffer *list, size_t left_out)
+{
     if (left_out) weft_buffer_printf(list, " and %zu more", left_out);
 }
 
-weft_status report_enum(checker *c, const json_path *path, const cJSON *allowed,
-                        const cJSON *value) {
+weft_status report_enum(checker *c, const json_path *path, const cJSON *allowed, const cJSON *value)
+{
     weft_buffer list = WEFT_BUFFER_INIT;
     size_t left_out = 0;
     const cJSON *item;
@@ -107,12 +114,14 @@ weft_status report_enum(checker *c, const json_path *path, const cJSON *allowed,
 }
 
 weft_status report_missing(checker *c, const json_path *path, const cJSON *required,
-                           const cJSON *value, const char *because) {
+                           const cJSON *value, const char *because)
+{
     weft_buffer list = WEFT_BUFFER_INIT;
     size_t left_out = 0, n = 0;
     const cJSON *name;
     if (c->quiet) return put(c, path, RULE_OTHER, "");
-    cJSON_ArrayForEach(name, required) {
+    cJSON_ArrayForEach(name, required)
+    {
         if (cJSON_GetObjectItemCaseSensitive(value, name->valuestring)) continue;
         list_add(&list, name, &left_out);
         n++;
@@ -129,13 +138,15 @@ weft_status report_missing(checker *c, const json_path *path, const cJSON *requi
 }
 
 weft_status report_unknown(checker *c, const json_path *path, const schema_node *node,
-                           const cJSON *value) {
+                           const cJSON *value)
+{
     weft_buffer unknown = WEFT_BUFFER_INIT, known = WEFT_BUFFER_INIT;
     size_t left_out = 0, n = 0;
     const cJSON *member;
     weft_status status = WEFT_OK;
     if (c->quiet) return put(c, path, RULE_OTHER, "");
-    cJSON_ArrayForEach(member, value) {
+    cJSON_ArrayForEach(member, value)
+    {
         bool named = false;
         if ((status = is_named(node, member->string, &named, c->err))) goto done;
         if (named) continue;

@@ -14,7 +14,8 @@
 
 enum { CHAIN_MAX = 200 };
 
-bool array_reserve(void **array, size_t n, size_t *capacity, size_t element_size) {
+bool array_reserve(void **array, size_t n, size_t *capacity, size_t element_size)
+{
     if (n < *capacity) return true;
     size_t wanted = *capacity ? *capacity * 2 : 16, bytes;
     if (weft_size_mul(wanted, element_size, &bytes)) return false;
@@ -27,7 +28,8 @@ bool array_reserve(void **array, size_t n, size_t *capacity, size_t element_size
 
 /* ---- messages ---- */
 
-static void print_place(const schema_node *node, weft_buffer *out) {
+static void print_place(const schema_node *node, weft_buffer *out)
+{
     if (!node->parent) return;
     print_place(node->parent, out);
     weft_buffer_printf(out, "/%s", node->place);
@@ -40,7 +42,8 @@ static void print_place(const schema_node *node, weft_buffer *out) {
 }
 
 weft_status compile_fail(compiler *c, const schema_node *node, const char *keyword,
-                         const char *format, ...) {
+                         const char *format, ...)
+{
     weft_buffer where = WEFT_BUFFER_INIT;
     char text[512];
     va_list args;
@@ -60,7 +63,8 @@ weft_status compile_fail(compiler *c, const schema_node *node, const char *keywo
 
 /* ---- the walk ---- */
 
-static schema_node *add_node(compiler *c, const cJSON *json, place where) {
+static schema_node *add_node(compiler *c, const cJSON *json, place where)
+{
     weft_schema *s = c->schema;
     if (!array_reserve((void **)&s->nodes, s->n, &s->capacity, sizeof *s->nodes)) return NULL;
     schema_node *node = calloc(1, sizeof *node);
@@ -92,7 +96,8 @@ static schema_node *add_node(compiler *c, const cJSON *json, place where) {
     return node;
 }
 
-weft_status compile_node(compiler *c, const cJSON *json, place where, uint32_t *out) {
+weft_status compile_node(compiler *c, const cJSON *json, place where, uint32_t *out)
+{
     size_t number = c->schema->n;
     if (number >= SCHEMA_NODES_MAX)
         return weft_fail(c->err, WEFT_E_INVALID, "schema: more than %d subschemas; split it",
@@ -120,7 +125,8 @@ typedef struct chain {
 
 static weft_status chain_visit(chain *k, uint32_t number, size_t depth);
 
-static weft_status chain_edge(chain *k, uint32_t from, uint32_t to, size_t depth) {
+static weft_status chain_edge(chain *k, uint32_t from, uint32_t to, size_t depth)
+{
     if (to == NO_NODE) return WEFT_OK;
     weft_status status = chain_visit(k, to, depth + 1);
     if (status) return status;
@@ -131,14 +137,16 @@ static weft_status chain_edge(chain *k, uint32_t from, uint32_t to, size_t depth
     return WEFT_OK;
 }
 
-static weft_status chain_list(chain *k, uint32_t from, const node_list *list, size_t depth) {
+static weft_status chain_list(chain *k, uint32_t from, const node_list *list, size_t depth)
+{
     weft_status status = WEFT_OK;
     for (size_t i = 0; i < list->n && !status; i++)
         status = chain_edge(k, from, list->at[i], depth);
     return status;
 }
 
-static weft_status chain_visit(chain *k, uint32_t number, size_t depth) {
+static weft_status chain_visit(chain *k, uint32_t number, size_t depth)
+{
     const schema_node *node = k->c->schema->nodes[number];
     if (k->open[number])
         return compile_fail(k->c, node, NULL,
@@ -160,7 +168,8 @@ static weft_status chain_visit(chain *k, uint32_t number, size_t depth) {
     return status;
 }
 
-static weft_status refuse_loops(compiler *c) {
+static weft_status refuse_loops(compiler *c)
+{
     size_t n = c->schema->n;
     chain k = {c, calloc(n, sizeof *k.height), calloc(n, sizeof *k.open)};
     weft_status status = WEFT_OK;
@@ -173,12 +182,14 @@ static weft_status refuse_loops(compiler *c) {
 
 /* ---- the public functions ---- */
 
-static void named_free(named_list *list) {
+static void named_free(named_list *list)
+{
     free(list->at);
     free(list->sorted);
 }
 
-static void node_free(schema_node *node) {
+static void node_free(schema_node *node)
+{
     for (size_t i = 0; i < node->n_patterns; i++) pattern_free(node->patterns[i].pattern);
     free(node->patterns);
     pattern_free(node->pattern);
@@ -191,7 +202,8 @@ static void node_free(schema_node *node) {
     free(node);
 }
 
-void weft_schema_free(weft_schema *schema) {
+void weft_schema_free(weft_schema *schema)
+{
     if (!schema) return;
     for (size_t i = 0; i < schema->n; i++) node_free(schema->nodes[i]);
     free(schema->nodes);
@@ -199,7 +211,8 @@ void weft_schema_free(weft_schema *schema) {
     free(schema);
 }
 
-size_t named_find(const named_list *list, const char *name) {
+size_t named_find(const named_list *list, const char *name)
+{
     size_t low = 0, high = list->n;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
@@ -213,7 +226,8 @@ size_t named_find(const named_list *list, const char *name) {
     return list->n;
 }
 
-static weft_status compile_document(compiler *c) {
+static weft_status compile_document(compiler *c)
+{
     uint32_t root;
     char *none = strdup("");
     if (!none ||
@@ -229,7 +243,8 @@ static weft_status compile_document(compiler *c) {
     return status;
 }
 
-weft_status weft_schema_compile(const cJSON *json, weft_schema **out, weft_error *err) {
+weft_status weft_schema_compile(const cJSON *json, weft_schema **out, weft_error *err)
+{
     if (!value_depth_within(json, JSON_DEPTH_MAX))
         return weft_fail(err, WEFT_E_INVALID, "schema: nested more than %d levels deep",
                          JSON_DEPTH_MAX);

@@ -12,12 +12,14 @@
 
 static const int64_t EXPONENT_LIMIT = 1000000000000000;
 
-static bool is_digit(char c) {
+static bool is_digit(char c)
+{
     return c >= '0' && c <= '9';
 }
 
 /* Past one exponent "e+12", saturated; NULL if it is malformed. */
-static const char *read_exponent(const char *at, int64_t *out) {
+static const char *read_exponent(const char *at, int64_t *out)
+{
     bool negative = *at == '-';
     int64_t e = 0;
     if (*at == '-' || *at == '+') at++;
@@ -30,7 +32,8 @@ static const char *read_exponent(const char *at, int64_t *out) {
 }
 
 /* Reads the whole text as a JSON number; false if it is something else. */
-static bool read_text(const char *text, decimal *out) {
+static bool read_text(const char *text, decimal *out)
+{
     decimal d = {.negative = *text == '-'};
     const char *at = text + d.negative;
     size_t pending = 0; /* zeros that count only if another digit follows */
@@ -67,7 +70,8 @@ static bool read_text(const char *text, decimal *out) {
     return true;
 }
 
-bool decimal_read(const cJSON *number, decimal *out) {
+bool decimal_read(const cJSON *number, decimal *out)
+{
     if (number->valuestring && read_text(number->valuestring, out)) return true;
     if (!isfinite(number->valuedouble)) return false;
     weft_json_repr(number->valuedouble, out->own);
@@ -75,12 +79,14 @@ bool decimal_read(const cJSON *number, decimal *out) {
 }
 
 /* The next digit of a view, stepping over the point. */
-static char next_digit(const char **at) {
+static char next_digit(const char **at)
+{
     if (**at == '.') ++*at;
     return *(*at)++;
 }
 
-int decimal_compare(const decimal *a, const decimal *b) {
+int decimal_compare(const decimal *a, const decimal *b)
+{
     int sign = a->negative ? -1 : 1;
     if (!a->n || !b->n || a->negative != b->negative) {
         int sa = !a->n ? 0 : sign, sb = !b->n ? 0 : b->negative ? -1 : 1;
@@ -96,11 +102,13 @@ int decimal_compare(const decimal *a, const decimal *b) {
     return a->n == b->n ? 0 : a->n < b->n ? -sign : sign;
 }
 
-bool decimal_is_integer(const decimal *d) {
+bool decimal_is_integer(const decimal *d)
+{
     return !d->n || d->exponent >= 0;
 }
 
-static weft_status to_mpz(const decimal *d, mpz_t out, weft_error *err) {
+static weft_status to_mpz(const decimal *d, mpz_t out, weft_error *err)
+{
     char *text = malloc(d->n + 1);
     if (!text) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     const char *at = d->digits;
@@ -112,7 +120,8 @@ static weft_status to_mpz(const decimal *d, mpz_t out, weft_error *err) {
 }
 
 weft_status decimal_is_multiple(const decimal *value, const decimal *step, bool *out,
-                                weft_error *err) {
+                                weft_error *err)
+{
     if (!value->n || value->exponent < step->exponent) {
         *out = !value->n;
         return WEFT_OK;
@@ -131,7 +140,8 @@ weft_status decimal_is_multiple(const decimal *value, const decimal *step, bool 
     return status;
 }
 
-bool decimal_to_int(const decimal *d, int64_t *out) {
+bool decimal_to_int(const decimal *d, int64_t *out)
+{
     if (!decimal_is_integer(d)) return false;
     int64_t v = 0;
     const char *at = d->digits;
@@ -146,7 +156,8 @@ bool decimal_to_int(const decimal *d, int64_t *out) {
     return true;
 }
 
-uint64_t decimal_hash(const decimal *d, uint64_t seed) {
+uint64_t decimal_hash(const decimal *d, uint64_t seed)
+{
     const uint64_t prime = 0x100000001b3;
     uint64_t h = (seed ^ (uint64_t)d->negative) * prime;
     const char *at = d->digits;

@@ -16,23 +16,27 @@ struct weft_grammar {
 
 /* ---- at work ---- */
 
-void weft_grammar_begin(const weft_grammar *grammar, weft_grammar_state *state) {
+void weft_grammar_begin(const weft_grammar *grammar, weft_grammar_state *state)
+{
     state->depth = 1;
     state->count = 0;
     state->frame[0] = grammar->machine.begin;
 }
 
-static uint32_t target_of(const automaton *a, uint32_t state, uint8_t byte) {
+static uint32_t target_of(const automaton *a, uint32_t state, uint8_t byte)
+{
     return a->rows[(size_t)state * a->n_classes + a->class_of[byte]];
 }
 
 /* Where the state that waits goes on after the result. */
-static uint16_t return_to(const automaton *a, uint16_t waiting, uint32_t result) {
+static uint16_t return_to(const automaton *a, uint16_t waiting, uint32_t result)
+{
     return a->returns[a->states[waiting].returns + result];
 }
 
 /* Applies the byte to the counter; false if a length or an indent would leave its bounds. */
-static bool count_byte(const automaton_state *from, uint8_t byte, uint32_t *count) {
+static bool count_byte(const automaton_state *from, uint8_t byte, uint32_t *count)
+{
     if (from->indents) {
         if (byte != ' ') return true;
         return (*count)++ < INDENT_MAX;
@@ -44,7 +48,8 @@ static bool count_byte(const automaton_state *from, uint8_t byte, uint32_t *coun
     return true;
 }
 
-bool weft_grammar_step(const weft_grammar *grammar, weft_grammar_state *state, uint8_t byte) {
+bool weft_grammar_step(const weft_grammar *grammar, weft_grammar_state *state, uint8_t byte)
+{
     const automaton *a = &grammar->machine;
     uint32_t depth = state->depth, count = state->count;
     if (!depth) return false;
@@ -81,12 +86,14 @@ bool weft_grammar_step(const weft_grammar *grammar, weft_grammar_state *state, u
     return true;
 }
 
-bool weft_grammar_done(const weft_grammar *grammar, const weft_grammar_state *state) {
+bool weft_grammar_done(const weft_grammar *grammar, const weft_grammar_state *state)
+{
     if (!state->depth) return true;
     return state->depth == 1 && grammar->machine.states[state->frame[0]].accepts;
 }
 
-uint64_t weft_grammar_state_hash(const weft_grammar_state *state) {
+uint64_t weft_grammar_state_hash(const weft_grammar_state *state)
+{
     uint64_t h = ((uint64_t)state->depth << 16 | state->count) * 0x9e3779b97f4a7c15;
     for (uint32_t i = 0; i < state->depth; i++) {
         h = (h ^ state->frame[i]) * 0xff51afd7ed558ccd;
@@ -95,21 +102,24 @@ uint64_t weft_grammar_state_hash(const weft_grammar_state *state) {
     return h;
 }
 
-bool weft_grammar_state_equal(const weft_grammar_state *a, const weft_grammar_state *b) {
+bool weft_grammar_state_equal(const weft_grammar_state *a, const weft_grammar_state *b)
+{
     return a->depth == b->depth && a->count == b->count &&
            memcmp(a->frame, b->frame, a->depth * sizeof *a->frame) == 0;
 }
 
 /* ---- construction ---- */
 
-void weft_grammar_free(weft_grammar *grammar) {
+void weft_grammar_free(weft_grammar *grammar)
+{
     if (!grammar) return;
     automaton_free(&grammar->machine);
     free(grammar);
 }
 
 /* Takes finished shapes to a grammar. */
-static weft_status build(const shapes *s, uint32_t root, weft_grammar **out, weft_error *err) {
+static weft_status build(const shapes *s, uint32_t root, weft_grammar **out, weft_error *err)
+{
     if (!s->values[root].live)
         return weft_fail(err, WEFT_E_INVALID, "grammar: no JSON value conforms to the schema");
     weft_grammar *g = calloc(1, sizeof *g);
@@ -132,7 +142,8 @@ typedef struct request { /* names NULL: one schema; else calls */
     size_t n;
 } request;
 
-static uint32_t schema_value(shapes *s, size_t schema, bool only_object) {
+static uint32_t schema_value(shapes *s, size_t schema, bool only_object)
+{
     words nodes = {0};
     if (s->schemas[schema]) words_add(&nodes, shape_node(schema, 0));
     uint32_t number = shapes_value(s, &nodes, only_object);
@@ -141,7 +152,8 @@ static uint32_t schema_value(shapes *s, size_t schema, bool only_object) {
 }
 
 /* {"name": <names[i]>, "arguments": <an object of schemas[i]>} */
-static uint32_t call_shape(shapes *s, const char *name, size_t schema, uint32_t *arguments) {
+static uint32_t call_shape(shapes *s, const char *name, size_t schema, uint32_t *arguments)
+{
     words members = {0};
     cJSON *text = cJSON_CreateString(name);
     if (!text) {
@@ -160,7 +172,8 @@ static uint32_t call_shape(shapes *s, const char *name, size_t schema, uint32_t 
 }
 
 static weft_status check_arguments(const shapes *s, const request *r, const uint32_t *arguments,
-                                   weft_error *err) {
+                                   weft_error *err)
+{
     for (size_t i = 0; i < r->n; i++)
         if (!s->values[arguments[i]].live)
             return weft_fail(err, WEFT_E_INVALID,
@@ -169,7 +182,8 @@ static weft_status check_arguments(const shapes *s, const request *r, const uint
     return WEFT_OK;
 }
 
-static weft_status try_build(const request *r, bool flat, weft_grammar **out, weft_error *err) {
+static weft_status try_build(const request *r, bool flat, weft_grammar **out, weft_error *err)
+{
     shapes s = {.flat = flat, .err = err};
     uint32_t *arguments = calloc(r->n, sizeof *arguments), root = 0;
     words calls = {0};
@@ -201,18 +215,21 @@ done:;
 }
 
 /* Exactly, or if that takes too many states, without telling alternative objects apart. */
-static weft_status build_some(const request *r, weft_grammar **out, weft_error *err) {
+static weft_status build_some(const request *r, weft_grammar **out, weft_error *err)
+{
     weft_status status = try_build(r, false, out, err);
     return status == WEFT_E_LIMIT ? try_build(r, true, out, err) : status;
 }
 
-weft_status weft_grammar_of_schema(const weft_schema *schema, weft_grammar **out, weft_error *err) {
+weft_status weft_grammar_of_schema(const weft_schema *schema, weft_grammar **out, weft_error *err)
+{
     const request r = {&schema, NULL, 1};
     return build_some(&r, out, err);
 }
 
 weft_status weft_grammar_of_calls(const char *const *names, const weft_schema *const *schemas,
-                                  size_t n, int fixed_name, weft_grammar **out, weft_error *err) {
+                                  size_t n, int fixed_name, weft_grammar **out, weft_error *err)
+{
     if (n == 0 || (fixed_name >= 0 && (size_t)fixed_name >= n))
         return weft_fail(err, WEFT_E_INVALID, "grammar: there is no tool to call");
     request r = {schemas, names, n};

@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-void words_append(words *w, const uint64_t *from, size_t n) {
+void words_append(words *w, const uint64_t *from, size_t n)
+{
     if (w->failed || !n) return;
     if (n > w->capacity - w->n) {
         size_t wanted = w->capacity ? w->capacity : 16;
@@ -21,16 +22,19 @@ void words_append(words *w, const uint64_t *from, size_t n) {
     w->n += n;
 }
 
-void words_add(words *w, uint64_t word) {
+void words_add(words *w, uint64_t word)
+{
     words_append(w, &word, 1);
 }
 
-static int by_value(const void *a, const void *b) {
+static int by_value(const void *a, const void *b)
+{
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
     return x < y ? -1 : x > y;
 }
 
-void words_sort_unique(words *w) {
+void words_sort_unique(words *w)
+{
     if (w->n < 2) return;
     qsort(w->at, w->n, sizeof *w->at, by_value);
     size_t kept = 1;
@@ -39,12 +43,14 @@ void words_sort_unique(words *w) {
     w->n = kept;
 }
 
-void words_free(words *w) {
+void words_free(words *w)
+{
     free(w->at);
     *w = (words){0};
 }
 
-static uint64_t hash_words(const uint64_t *at, size_t n) {
+static uint64_t hash_words(const uint64_t *at, size_t n)
+{
     uint64_t h = 0x9e3779b97f4a7c15 + n;
     for (size_t i = 0; i < n; i++) {
         h = (h ^ at[i]) * 0xff51afd7ed558ccd;
@@ -53,7 +59,8 @@ static uint64_t hash_words(const uint64_t *at, size_t n) {
     return h;
 }
 
-static bool grow_slots(intern *t) {
+static bool grow_slots(intern *t)
+{
     size_t n = t->n_slots ? t->n_slots * 2 : 64;
     uint32_t *slots = calloc(n, sizeof *slots);
     if (!slots) return false;
@@ -68,7 +75,8 @@ static bool grow_slots(intern *t) {
     return true;
 }
 
-uint32_t intern_put(intern *t, const uint64_t *at, size_t n, bool *fresh) {
+uint32_t intern_put(intern *t, const uint64_t *at, size_t n, bool *fresh)
+{
     uint64_t hash = hash_words(at, n);
     if (fresh) *fresh = false;
     if (t->n * 2 >= t->n_slots && !grow_slots(t)) return INTERN_FAILED;
@@ -94,12 +102,14 @@ uint32_t intern_put(intern *t, const uint64_t *at, size_t n, bool *fresh) {
     return (uint32_t)t->n - 1;
 }
 
-const uint64_t *intern_get(const intern *t, uint32_t number, size_t *n) {
+const uint64_t *intern_get(const intern *t, uint32_t number, size_t *n)
+{
     *n = t->entries[number].n;
     return t->pool.at + t->entries[number].offset;
 }
 
-void intern_free(intern *t) {
+void intern_free(intern *t)
+{
     words_free(&t->pool);
     free(t->entries);
     free(t->slots);

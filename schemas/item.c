@@ -16,7 +16,7 @@ typedef enum item_kind {
     NUMBER,      /* a: number state */
     LITERAL,     /* a: first literal with the prefix read, b: its length */
     OBJECT_OPEN, /* a: gap */
-    NAME,        /* a: property, b: bytes of its name read */
+    NAME,        /* a: first property that may come and has the prefix read, b: its length */
     FREE_NAME,   /* a: first property with the prefix read, or UNTRACKED; b: length, character state
                   */
     COLON,       /* a: property; n = unknown, here and below */
@@ -34,27 +34,33 @@ enum { UNTRACKED = 0xfffff, DIVERGING = 0xffffe /* by a backslash just read */ }
 /* Blanks that may still come before the next token. */
 typedef enum gap { GAP_NONE, GAP_BLANK, GAP_LINE, GAP_BLANK_OR_LINE, GAP_INDENT } gap;
 
-static item make(item_kind kind, uint32_t number, uint32_t a, uint32_t b) {
+static item make(item_kind kind, uint32_t number, uint32_t a, uint32_t b)
+{
     return (uint64_t)kind << 58 | (uint64_t)number << 42 | (uint64_t)a << 22 | b;
 }
 
-static item_kind kind_of(item it) {
+static item_kind kind_of(item it)
+{
     return (item_kind)(it >> 58);
 }
 
-static uint32_t a_of(item it) {
+static uint32_t a_of(item it)
+{
     return it >> 22 & 0xfffff;
 }
 
-static uint32_t b_of(item it) {
+static uint32_t b_of(item it)
+{
     return it & 0x3fffff;
 }
 
-item item_begin(uint32_t number) {
+item item_begin(uint32_t number)
+{
     return make(BEGIN, number, 0, 0);
 }
 
-uint32_t item_shape(item it) {
+uint32_t item_shape(item it)
+{
     return it >> 42 & 0xffff;
 }
 
@@ -87,15 +93,18 @@ typedef enum char_state {
     CHAR_NONE
 } char_state;
 
-static bool is_hex(uint8_t c) {
+static bool is_hex(uint8_t c)
+{
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
 }
 
-static bool in(uint8_t c, uint8_t low, uint8_t high) {
+static bool in(uint8_t c, uint8_t low, uint8_t high)
+{
     return c >= low && c <= high;
 }
 
-static char_state body_step(uint8_t c) {
+static char_state body_step(uint8_t c)
+{
     if (c == '\\') return ESCAPE;
     if (c < 0x20 || c == '"') return CHAR_NONE;
     if (c < 0x80) return BODY;
@@ -108,7 +117,8 @@ static char_state body_step(uint8_t c) {
     return c == 0xf4 ? TAIL_F4 : CHAR_NONE;
 }
 
-static char_state hex_step(char_state state, uint8_t c) {
+static char_state hex_step(char_state state, uint8_t c)
+{
     if (!is_hex(c)) return CHAR_NONE;
     switch (state) {
     case HEX: return c == '0' ? HEX_0 : c == 'd' || c == 'D' ? HEX_D : HEX_3;
@@ -124,7 +134,8 @@ static char_state hex_step(char_state state, uint8_t c) {
     }
 }
 
-static char_state char_step(char_state state, uint8_t c) {
+static char_state char_step(char_state state, uint8_t c)
+{
     switch (state) {
     case BODY: return body_step(c);
     case ESCAPE: return c == 'u' ? HEX : c && strchr("\"\\/bfnrt", c) ? BODY : CHAR_NONE;
@@ -157,11 +168,13 @@ typedef enum number_state {
     NUMBER_NONE
 } number_state;
 
-static bool is_digit(uint8_t c) {
+static bool is_digit(uint8_t c)
+{
     return c >= '0' && c <= '9';
 }
 
-static number_state number_step(number_state state, uint8_t c, bool integer) {
+static number_state number_step(number_state state, uint8_t c, bool integer)
+{
     bool fraction_next = c == '.' && !integer, exponent_next = (c == 'e' || c == 'E') && !integer;
     switch (state) {
     case MINUS: return c == '0' ? ZERO : is_digit(c) ? DIGITS : NUMBER_NONE;
@@ -178,14 +191,16 @@ static number_state number_step(number_state state, uint8_t c, bool integer) {
     }
 }
 
-static bool number_may_end(number_state state) {
+static bool number_may_end(number_state state)
+{
     return state == ZERO || state == DIGITS || state == FRACTION || state == EXPONENT_DIGITS;
 }
 
 /* ---- blanks ---- */
 
 /* True if the byte is a blank that the gap allows; *out is what remains. */
-static bool gap_step(gap g, uint8_t c, gap *out) {
+static bool gap_step(gap g, uint8_t c, gap *out)
+{
     if (c == ' ' && (g == GAP_BLANK || g == GAP_BLANK_OR_LINE)) return *out = GAP_NONE, true;
     if (c == ' ' && g == GAP_INDENT) return *out = GAP_INDENT, true;
     if (c == '\n' && (g == GAP_LINE || g == GAP_BLANK_OR_LINE)) return *out = GAP_INDENT, true;
@@ -194,77 +209,81 @@ static bool gap_step(gap g, uint8_t c, gap *out) {
 
 /* ---- literals ---- */
 
-static void literal_step(const shape *one, uint32_t number, uint32_t first, uint32_t length,
-                         uint8_t byte, words *out) {
-    const char *prefix = one->literals[first].at;
-    for (uint32_t i = first; i < one->n; i++) { /* sorted: those with the prefix stand together */
-        const shape_text *t = &one->literals[i];
-        if (t->n < length || memcmp(t->at, prefix, length) != 0) return;
-        if (t->n == length || (uint8_t)t->at[length] != byte) continue;
-        words_add(out, make(LITERAL, number, i, length + 1));
-        return;
-    }
+static void literal_step(const shape *one, uint32_t number, uint32_t rank, uint32_t length,
+                         uint8_t byte, words *out)
+{
+    uint32_t low, high;
+    shape_texts_after(one, rank, length, byte, &low, &high);
+    if (low < high) words_add(out, make(LITERAL, number, low, length + 1));
 }
 
 /* ---- objects ---- */
 
-static bool property_lives(const shapes *s, const shape *one, uint32_t i) {
+static bool property_lives(const shapes *s, const shape *one, uint32_t i)
+{
     return s->values[one->properties[i].value].live;
 }
 
-static bool rest_lives(const shapes *s, const shape *one) {
+static bool rest_lives(const shapes *s, const shape *one)
+{
     return one->rest != NO_VALUE && s->values[one->rest].live;
 }
 
 /* No required property stands at or after p. */
-static bool may_close(const shape *one, uint32_t p) {
-    for (; p < one->n; p++)
-        if (one->properties[p].required) return false;
-    return true;
+static bool may_close(const shape *one, uint32_t p)
+{
+    return p >= one->n || !one->properties[one->properties[p].until - 1].required;
 }
 
-/* Appends an item per name that may begin here, after its first byte, the quote. Any: just tells.
- */
-static bool names_from(const shapes *s, const shape *one, uint32_t number, uint32_t p, words *out) {
-    bool any = false;
-    for (uint32_t i = p; i < one->n; i++) {
-        if (!property_lives(s, one, i)) continue;
-        any = true;
-        if (out) words_add(out, make(NAME, number, i, 1));
-        if (one->properties[i].required) return true;
+/* The first property at or after p that may come next; n if none. */
+static uint32_t first_from(const shapes *s, const shape *one, uint32_t p)
+{
+    if (p >= one->n) return one->n;
+    const uint32_t until = one->properties[p].until;
+    while (p < until && !property_lives(s, one, p)) p++;
+    return p < until ? p : one->n;
+}
+
+static bool name_may_follow(const shapes *s, const shape *one, uint32_t p)
+{
+    return first_from(s, one, p) < one->n || (may_close(one, p) && rest_lives(s, one));
+}
+
+/* Appends the items of the names that may stand here, after their first byte, the quote. */
+static void names_from(const shapes *s, const shape *one, uint32_t number, uint32_t p, words *out)
+{
+    uint32_t first = first_from(s, one, p);
+    if (first < one->n) words_add(out, make(NAME, number, first, 1));
+    if (may_close(one, p) && rest_lives(s, one))
+        words_add(out, make(FREE_NAME, number, one->n ? 0 : UNTRACKED, 1 << 5 | BODY));
+}
+
+/* Of the properties from p to the next required one, the first whose name goes on with the byte. */
+static void name_step(const shapes *s, const shape *one, item it, uint8_t byte, words *out)
+{
+    const uint32_t p = a_of(it), length = b_of(it), until = one->properties[p].until;
+    uint32_t low, high, best = one->n;
+    shape_texts_after(one, one->properties[p].rank, length, byte, &low, &high);
+    for (uint32_t rank = low; rank < high; rank++) {
+        uint32_t i = one->texts[rank].property;
+        if (i >= p && i < until && i < best && property_lives(s, one, i)) best = i;
     }
-    if (!may_close(one, p) || !rest_lives(s, one)) return any;
-    if (out) words_add(out, make(FREE_NAME, number, one->n ? 0 : UNTRACKED, 1 << 5 | BODY));
-    return true;
-}
-
-static void name_step(const shape *one, uint32_t number, item it, uint8_t byte, words *out) {
-    const shape_text *name = &one->properties[a_of(it)].name;
-    uint32_t length = b_of(it);
-    if ((uint8_t)name->at[length] != byte) return;
-    words_add(out, length + 1 == name->n ? make(COLON, number, a_of(it), 0)
-                                         : make(NAME, number, a_of(it), length + 1));
-}
-
-/* The first listed name that goes on with this byte after the prefix read, or UNTRACKED. */
-static uint32_t track(const shape *one, uint32_t tracked, uint32_t length, uint8_t byte) {
-    if (tracked >= one->n) return UNTRACKED;
-    const char *prefix = one->properties[tracked].name.at;
-    for (uint32_t i = tracked; i < one->n; i++) {
-        const shape_text *t = &one->properties[i].name;
-        if (t->n > length && memcmp(t->at, prefix, length) == 0 && (uint8_t)t->at[length] == byte)
-            return i;
-    }
-    return UNTRACKED;
+    if (best == one->n) return;
+    bool whole = length + 1 == one->texts[one->properties[best].rank].n;
+    words_add(out, whole ? make(COLON, item_shape(it), best, 0)
+                         : make(NAME, item_shape(it), best, length + 1));
 }
 
 /* A name that the schema does not list. While what was read is the beginning of a listed one,
  * escapes that could spell a character in a second way (\u0061, \/) are refused, so that none is
  * spelled. */
-static void free_name_step(const shape *one, uint32_t number, item it, uint8_t byte, words *out) {
-    uint32_t tracked = a_of(it), length = b_of(it) >> 5;
-    char_state state = (char_state)(b_of(it) & 31), next = char_step(state, byte);
-    uint32_t found = track(one, tracked, length, byte);
+static void free_name_step(const shape *one, item it, uint8_t byte, words *out)
+{
+    const uint32_t number = item_shape(it), tracked = a_of(it), length = b_of(it) >> 5;
+    const char_state state = (char_state)(b_of(it) & 31), next = char_step(state, byte);
+    uint32_t low = 0, high = 0, found;
+    if (tracked < one->n) shape_texts_after(one, tracked, length, byte, &low, &high);
+    found = low < high ? low : UNTRACKED;
     if (state == BODY && byte == '"') {
         if (found == UNTRACKED) words_add(out, make(COLON, number, one->n, 0));
         return;
@@ -273,11 +292,12 @@ static void free_name_step(const shape *one, uint32_t number, item it, uint8_t b
     if (state == ESCAPE && tracked != UNTRACKED && (byte == 'u' || byte == '/')) return;
     if (state == BODY && byte == '\\' && tracked != UNTRACKED && found == UNTRACKED)
         found = DIVERGING;
-    length = found < one->n ? length + 1 : 0;
-    words_add(out, make(FREE_NAME, number, found, length << 5 | (uint32_t)next));
+    words_add(out, make(FREE_NAME, number, found,
+                        (found < one->n ? length + 1 : 0) << 5 | (uint32_t)next));
 }
 
-static void object_step(const shapes *s, const shape *one, item it, uint8_t byte, words *out) {
+static void object_step(const shapes *s, const shape *one, item it, uint8_t byte, words *out)
+{
     const uint32_t number = item_shape(it), a = a_of(it), b = b_of(it);
     gap left;
     switch (kind_of(it)) {
@@ -290,8 +310,8 @@ static void object_step(const shapes *s, const shape *one, item it, uint8_t byte
         if (gap_step((gap)b, byte, &left)) words_add(out, make(NEXT_MEMBER, number, a, left));
         if (byte == '"') names_from(s, one, number, a, out);
         return;
-    case NAME: name_step(one, number, it, byte, out); return;
-    case FREE_NAME: free_name_step(one, number, it, byte, out); return;
+    case NAME: name_step(s, one, it, byte, out); return;
+    case FREE_NAME: free_name_step(one, it, byte, out); return;
     case COLON:
         if (byte == ':') words_add(out, make(MEMBER, number, a, GAP_BLANK));
         return;
@@ -299,7 +319,7 @@ static void object_step(const shapes *s, const shape *one, item it, uint8_t byte
         if (gap_step((gap)b, byte, &left)) words_add(out, make(MEMBER, number, a, left));
         return;
     default: /* AFTER_MEMBER */
-        if (byte == ',' && names_from(s, one, number, a, NULL))
+        if (byte == ',' && name_may_follow(s, one, a))
             words_add(out, make(NEXT_MEMBER, number, a, GAP_BLANK_OR_LINE));
         if (byte == '}' && may_close(one, a)) words_add(out, make(END, number, 0, 0));
         if (byte == '\n' && may_close(one, a)) words_add(out, make(CLOSE, number, 0, 0));
@@ -309,12 +329,14 @@ static void object_step(const shapes *s, const shape *one, item it, uint8_t byte
 /* ---- arrays ---- */
 
 /* Past this index all elements are alike. */
-static uint32_t array_settles(const shape *one) {
+static uint32_t array_settles(const shape *one)
+{
     uint32_t settles = one->n > one->min ? one->n : one->min;
     return one->max != NO_LIMIT && one->max > settles ? one->max : settles;
 }
 
-static void array_step(const shape *one, item it, uint8_t byte, words *out) {
+static void array_step(const shape *one, item it, uint8_t byte, words *out)
+{
     const uint32_t number = item_shape(it), a = a_of(it);
     gap left;
     switch (kind_of(it)) {
@@ -335,7 +357,8 @@ static void array_step(const shape *one, item it, uint8_t byte, words *out) {
 
 /* ---- all together ---- */
 
-static void begin_step(const shape *one, uint32_t number, uint8_t byte, words *out) {
+static void begin_step(const shape *one, uint32_t number, uint8_t byte, words *out)
+{
     switch (one->kind) {
     case SHAPE_LITERALS: literal_step(one, number, 0, 0, byte, out); return;
     case SHAPE_STRING:
@@ -354,7 +377,8 @@ static void begin_step(const shape *one, uint32_t number, uint8_t byte, words *o
     }
 }
 
-void item_step(const shapes *s, item it, uint8_t byte, words *out) {
+void item_step(const shapes *s, item it, uint8_t byte, words *out)
+{
     const uint32_t number = item_shape(it), a = a_of(it);
     const shape *one = &s->all[number];
     switch (kind_of(it)) {
@@ -386,7 +410,8 @@ void item_step(const shapes *s, item it, uint8_t byte, words *out) {
     }
 }
 
-bool item_call(const shapes *s, item it, uint32_t *called, item *after) {
+bool item_call(const shapes *s, item it, uint32_t *called, item *after)
+{
     const uint32_t number = item_shape(it), a = a_of(it);
     const shape *one = &s->all[number];
     if (kind_of(it) == MEMBER) {
@@ -402,17 +427,19 @@ bool item_call(const shapes *s, item it, uint32_t *called, item *after) {
     return true;
 }
 
-bool item_accepts(const shapes *s, item it) {
+bool item_accepts(const shapes *s, item it)
+{
     const shape *one = &s->all[item_shape(it)];
     switch (kind_of(it)) {
     case END: return true;
     case NUMBER: return number_may_end((number_state)a_of(it));
-    case LITERAL: return one->literals[a_of(it)].n == b_of(it);
+    case LITERAL: return one->texts[a_of(it)].n == b_of(it);
     default: return false;
     }
 }
 
-bool item_in_indent(item it) {
+bool item_in_indent(item it)
+{
     switch (kind_of(it)) {
     case OBJECT_OPEN:
     case ARRAY_OPEN: return a_of(it) == GAP_INDENT;
@@ -423,11 +450,13 @@ bool item_in_indent(item it) {
     }
 }
 
-bool item_in_literal(item it) {
+bool item_in_literal(item it)
+{
     return kind_of(it) == LITERAL;
 }
 
-bool item_in_string(const shapes *s, item it, bool *between) {
+bool item_in_string(const shapes *s, item it, bool *between)
+{
     const shape *one = &s->all[item_shape(it)];
     if (kind_of(it) != STRING || (one->min == 0 && one->max == NO_LIMIT)) return false;
     *between = a_of(it) == BODY;

@@ -22,12 +22,14 @@ struct keyword {
 
 #define FIELD(type, node, k) ((type *)((char *)(node) + (k)->offset))
 
-static weft_status no_memory(compiler *c) {
+static weft_status no_memory(compiler *c)
+{
     return weft_fail(c->err, WEFT_E_MEMORY, "out of memory");
 }
 
 static weft_status wrong(compiler *c, const schema_node *node, const keyword *k, const cJSON *value,
-                         const char *expected) {
+                         const char *expected)
+{
     weft_buffer shown = WEFT_BUFFER_INIT;
     value_show(value, &shown);
     compile_fail(c, node, k->name, "must be %s, is %s", expected, weft_buffer_str(&shown));
@@ -38,7 +40,8 @@ static weft_status wrong(compiler *c, const schema_node *node, const keyword *k,
 /* ---- annotations: offset is the type they must have ---- */
 
 static weft_status read_annotation(compiler *c, schema_node *node, const keyword *k,
-                                   const cJSON *value) {
+                                   const cJSON *value)
+{
     weft_buffer types = WEFT_BUFFER_INIT;
     if (value_types(value) & k->offset) return WEFT_OK;
     types_print((unsigned)k->offset, &types);
@@ -49,8 +52,8 @@ static weft_status read_annotation(compiler *c, schema_node *node, const keyword
 
 /* ---- single values ---- */
 
-static weft_status read_count(compiler *c, schema_node *node, const keyword *k,
-                              const cJSON *value) {
+static weft_status read_count(compiler *c, schema_node *node, const keyword *k, const cJSON *value)
+{
     decimal d;
     int64_t n;
     if (!cJSON_IsNumber(value) || !decimal_read(value, &d) || !decimal_to_int(&d, &n) || n < 0)
@@ -59,8 +62,8 @@ static weft_status read_count(compiler *c, schema_node *node, const keyword *k,
     return WEFT_OK;
 }
 
-static weft_status read_bound(compiler *c, schema_node *node, const keyword *k,
-                              const cJSON *value) {
+static weft_status read_bound(compiler *c, schema_node *node, const keyword *k, const cJSON *value)
+{
     decimal d;
     if (cJSON_IsBool(value))
         return wrong(c, node, k, value, "a number (the boolean form is draft-04's)");
@@ -71,7 +74,8 @@ static weft_status read_bound(compiler *c, schema_node *node, const keyword *k,
 }
 
 static weft_status read_multiple(compiler *c, schema_node *node, const keyword *k,
-                                 const cJSON *value) {
+                                 const cJSON *value)
+{
     decimal d;
     if (!cJSON_IsNumber(value) || !decimal_read(value, &d) || !d.n || d.negative)
         return wrong(c, node, k, value, "a number above 0");
@@ -79,18 +83,21 @@ static weft_status read_multiple(compiler *c, schema_node *node, const keyword *
     return WEFT_OK;
 }
 
-static weft_status read_flag(compiler *c, schema_node *node, const keyword *k, const cJSON *value) {
+static weft_status read_flag(compiler *c, schema_node *node, const keyword *k, const cJSON *value)
+{
     if (!cJSON_IsBool(value)) return wrong(c, node, k, value, "true or false");
     *FIELD(bool, node, k) = cJSON_IsTrue(value);
     return WEFT_OK;
 }
 
-static weft_status read_any(compiler *c, schema_node *node, const keyword *k, const cJSON *value) {
+static weft_status read_any(compiler *c, schema_node *node, const keyword *k, const cJSON *value)
+{
     *FIELD(const cJSON *, node, k) = value;
     return WEFT_OK;
 }
 
-static weft_status read_enum(compiler *c, schema_node *node, const keyword *k, const cJSON *value) {
+static weft_status read_enum(compiler *c, schema_node *node, const keyword *k, const cJSON *value)
+{
     if (!cJSON_IsArray(value)) return wrong(c, node, k, value, "an array of the allowed values");
     node->enumeration = value;
     return WEFT_OK;
@@ -98,12 +105,14 @@ static weft_status read_enum(compiler *c, schema_node *node, const keyword *k, c
 
 /* An array of strings that all differ. */
 static weft_status check_names(compiler *c, schema_node *node, const keyword *k, const cJSON *value,
-                               const char *expected) {
+                               const char *expected)
+{
     const cJSON *name;
     bool twice = false;
     size_t i, j;
     if (!cJSON_IsArray(value)) return wrong(c, node, k, value, expected);
-    cJSON_ArrayForEach(name, value) {
+    cJSON_ArrayForEach(name, value)
+    {
         if (!cJSON_IsString(name)) return wrong(c, node, k, value, expected);
     }
     weft_status status = value_find_twins(value, &twice, &i, &j, c->err);
@@ -113,13 +122,15 @@ static weft_status check_names(compiler *c, schema_node *node, const keyword *k,
 }
 
 static weft_status read_required(compiler *c, schema_node *node, const keyword *k,
-                                 const cJSON *value) {
+                                 const cJSON *value)
+{
     weft_status status = check_names(c, node, k, value, "an array of property names");
     if (!status) node->required = value;
     return status;
 }
 
-static weft_status read_type(compiler *c, schema_node *node, const keyword *k, const cJSON *value) {
+static weft_status read_type(compiler *c, schema_node *node, const keyword *k, const cJSON *value)
+{
     static const char expected[] =
         "one of null, boolean, object, array, number, integer, string, or an array of these";
     unsigned all = 0, bits;
@@ -129,7 +140,8 @@ static weft_status read_type(compiler *c, schema_node *node, const keyword *k, c
     } else {
         weft_status status = check_names(c, node, k, value, expected);
         if (status) return status;
-        cJSON_ArrayForEach(name, value) {
+        cJSON_ArrayForEach(name, value)
+        {
             if (!types_parse(name->valuestring, &bits)) return wrong(c, node, k, value, expected);
             all |= bits;
         }
@@ -140,7 +152,8 @@ static weft_status read_type(compiler *c, schema_node *node, const keyword *k, c
 }
 
 static weft_status compile_pattern(compiler *c, schema_node *node, const char *key,
-                                   const char *text, pattern **out) {
+                                   const char *text, pattern **out)
+{
     weft_error why;
     weft_status status = pattern_compile(text, out, &why);
     if (status == WEFT_E_INVALID)
@@ -150,19 +163,21 @@ static weft_status compile_pattern(compiler *c, schema_node *node, const char *k
 }
 
 static weft_status read_pattern(compiler *c, schema_node *node, const keyword *k,
-                                const cJSON *value) {
+                                const cJSON *value)
+{
     if (!cJSON_IsString(value)) return wrong(c, node, k, value, "a regular expression");
     return compile_pattern(c, node, k->name, value->valuestring, &node->pattern);
 }
 
 /* ---- subschemas ---- */
 
-static weft_status read_schema(compiler *c, schema_node *node, const keyword *k,
-                               const cJSON *value) {
+static weft_status read_schema(compiler *c, schema_node *node, const keyword *k, const cJSON *value)
+{
     return compile_node(c, value, (place){node, k->name, NULL, NO_INDEX}, FIELD(uint32_t, node, k));
 }
 
-static weft_status read_list(compiler *c, schema_node *node, const keyword *k, const cJSON *value) {
+static weft_status read_list(compiler *c, schema_node *node, const keyword *k, const cJSON *value)
+{
     if (!cJSON_IsArray(value) || !value->child)
         return wrong(c, node, k, value, "a non-empty array of schemas");
     node_list *list = FIELD(node_list, node, k);
@@ -177,8 +192,8 @@ static weft_status read_list(compiler *c, schema_node *node, const keyword *k, c
 }
 
 /* draft-07: an array here is prefixItems, and additionalItems the rest. */
-static weft_status read_items(compiler *c, schema_node *node, const keyword *k,
-                              const cJSON *value) {
+static weft_status read_items(compiler *c, schema_node *node, const keyword *k, const cJSON *value)
+{
     if (!cJSON_IsArray(value)) return read_schema(c, node, k, value);
     const keyword tuple = {k->name, NULL, offsetof(schema_node, prefix_items)};
     if (cJSON_GetObjectItemCaseSensitive(node->json, "prefixItems"))
@@ -187,7 +202,8 @@ static weft_status read_items(compiler *c, schema_node *node, const keyword *k,
 }
 
 static weft_status read_additional_items(compiler *c, schema_node *node, const keyword *k,
-                                         const cJSON *value) {
+                                         const cJSON *value)
+{
     if (!cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(node->json, "items")))
         return compile_fail(c, node, k->name, "has a meaning only beside items as an array");
     return read_schema(c, node, k, value);
@@ -195,7 +211,8 @@ static weft_status read_additional_items(compiler *c, schema_node *node, const k
 
 /* Subschemas by name that only $ref uses. */
 static weft_status read_definitions(compiler *c, schema_node *node, const keyword *k,
-                                    const cJSON *value) {
+                                    const cJSON *value)
+{
     weft_status status = WEFT_OK;
     uint32_t unused;
     if (!cJSON_IsObject(value)) return wrong(c, node, k, value, "an object of schemas");
@@ -204,12 +221,14 @@ static weft_status read_definitions(compiler *c, schema_node *node, const keywor
     return status;
 }
 
-static int by_name(const void *a, const void *b, void *list) {
+static int by_name(const void *a, const void *b, void *list)
+{
     const named_node *at = list;
     return strcmp(at[*(const uint32_t *)a].name, at[*(const uint32_t *)b].name);
 }
 
-static weft_status sort_names(compiler *c, named_list *list) {
+static weft_status sort_names(compiler *c, named_list *list)
+{
     free(list->sorted);
     list->sorted = calloc(list->n ? list->n : 1, sizeof *list->sorted);
     if (!list->sorted) return no_memory(c);
@@ -220,7 +239,8 @@ static weft_status sort_names(compiler *c, named_list *list) {
 
 /* Appends the members of value, which are schemas, arrays of names, or (draft-07) either. */
 static weft_status read_named(compiler *c, schema_node *node, const keyword *k, const cJSON *value,
-                              bool schemas, bool names) {
+                              bool schemas, bool names)
+{
     named_list *list = FIELD(named_list, node, k);
     if (!cJSON_IsObject(value))
         return wrong(c, node, k, value, schemas ? "an object of schemas" : "an object of arrays");
@@ -245,22 +265,26 @@ static weft_status read_named(compiler *c, schema_node *node, const keyword *k, 
 }
 
 static weft_status read_schemas_by_name(compiler *c, schema_node *node, const keyword *k,
-                                        const cJSON *value) {
+                                        const cJSON *value)
+{
     return read_named(c, node, k, value, true, false);
 }
 
 static weft_status read_names_by_name(compiler *c, schema_node *node, const keyword *k,
-                                      const cJSON *value) {
+                                      const cJSON *value)
+{
     return read_named(c, node, k, value, false, true);
 }
 
 static weft_status read_dependencies(compiler *c, schema_node *node, const keyword *k,
-                                     const cJSON *value) {
+                                     const cJSON *value)
+{
     return read_named(c, node, k, value, true, true);
 }
 
 static weft_status read_patterns(compiler *c, schema_node *node, const keyword *k,
-                                 const cJSON *value) {
+                                 const cJSON *value)
+{
     if (!cJSON_IsObject(value)) return wrong(c, node, k, value, "an object of schemas");
     node->patterns = calloc((size_t)cJSON_GetArraySize(value) + 1, sizeof *node->patterns);
     if (!node->patterns) return no_memory(c);
@@ -278,7 +302,8 @@ static weft_status read_patterns(compiler *c, schema_node *node, const keyword *
 /* ---- identity ---- */
 
 static weft_status read_schema_uri(compiler *c, schema_node *node, const keyword *k,
-                                   const cJSON *value) {
+                                   const cJSON *value)
+{
     static const char *const known[] = {"https://json-schema.org/draft/2020-12/schema",
                                         "http://json-schema.org/draft/2020-12/schema",
                                         "https://json-schema.org/draft/2019-09/schema",
@@ -296,14 +321,15 @@ static weft_status read_schema_uri(compiler *c, schema_node *node, const keyword
                  "the URI of a known draft (2020-12, 2019-09, draft-07 or draft-06)");
 }
 
-static weft_status read_ref(compiler *c, schema_node *node, const keyword *k, const cJSON *value) {
+static weft_status read_ref(compiler *c, schema_node *node, const keyword *k, const cJSON *value)
+{
     if (!cJSON_IsString(value)) return wrong(c, node, k, value, "a string");
     node->ref_text = value->valuestring;
     return WEFT_OK;
 }
 
-static weft_status read_anchor(compiler *c, schema_node *node, const keyword *k,
-                               const cJSON *value) {
+static weft_status read_anchor(compiler *c, schema_node *node, const keyword *k, const cJSON *value)
+{
     static const char first[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_";
     static const char rest[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789-.";
     const char *s = cJSON_IsString(value) ? value->valuestring : "";
@@ -312,7 +338,8 @@ static weft_status read_anchor(compiler *c, schema_node *node, const keyword *k,
     return ref_add_anchor(c, node, (uint32_t)(c->schema->n - 1), s);
 }
 
-static weft_status read_id(compiler *c, schema_node *node, const keyword *k, const cJSON *value) {
+static weft_status read_id(compiler *c, schema_node *node, const keyword *k, const cJSON *value)
+{
     const char *hash = cJSON_IsString(value) ? strchr(value->valuestring, '#') : NULL;
     if (!cJSON_IsString(value) || (hash && hash[1]))
         return wrong(c, node, k, value, "a URI reference without a fragment");
@@ -383,16 +410,19 @@ static const keyword KEYWORDS[] = {
 };
 enum { N_KEYWORDS = sizeof KEYWORDS / sizeof *KEYWORDS };
 
-static bool is_known(const char *name) {
+static bool is_known(const char *name)
+{
     for (size_t i = 0; i < N_KEYWORDS; i++)
         if (strcmp(KEYWORDS[i].name, name) == 0) return true;
     return false;
 }
 
-weft_status compile_keywords(compiler *c, schema_node *node) {
+weft_status compile_keywords(compiler *c, schema_node *node)
+{
     const cJSON *member;
     weft_status status = WEFT_OK;
-    cJSON_ArrayForEach(member, node->json) {
+    cJSON_ArrayForEach(member, node->json)
+    {
         if (!is_known(member->string))
             return compile_fail(c, node, member->string,
                                 "this keyword is not supported, and none is ignored; remove it or "

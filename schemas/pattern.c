@@ -46,7 +46,8 @@ static const char *const CATEGORIES[][2] = {
 #define ECMA_SPACE "\\s\\u00a0\\ufeff\\p{Zs}\\u2028\\u2029"
 
 /* Appends the escape at `at` ("\x..."); returns its length. */
-static size_t put_escape(const char *at, bool in_class, weft_buffer *out) {
+static size_t put_escape(const char *at, bool in_class, weft_buffer *out)
+{
     if (at[1] == 's' || (at[1] == 'S' && !in_class)) {
         weft_buffer_printf(out, in_class ? "%s" : at[1] == 's' ? "[%s]" : "[^%s]", ECMA_SPACE);
         return 2;
@@ -65,7 +66,8 @@ static size_t put_escape(const char *at, bool in_class, weft_buffer *out) {
     return n;
 }
 
-static void translate(const char *text, weft_buffer *out) {
+static void translate(const char *text, weft_buffer *out)
+{
     bool in_class = false;
     while (*text) {
         if (*text == '\\') {
@@ -80,7 +82,8 @@ static void translate(const char *text, weft_buffer *out) {
 
 /* ---- one pattern ---- */
 
-void pattern_free(pattern *p) {
+void pattern_free(pattern *p)
+{
     if (!p) return;
     pcre2_code_free(p->code);
     pcre2_match_context_free(p->limits);
@@ -88,7 +91,8 @@ void pattern_free(pattern *p) {
     free(p);
 }
 
-weft_status pattern_compile(const char *text, pattern **out, weft_error *err) {
+weft_status pattern_compile(const char *text, pattern **out, weft_error *err)
+{
     weft_status status = WEFT_E_MEMORY;
     int error = 0;
     PCRE2_SIZE at = 0;
@@ -129,11 +133,13 @@ done:
     return status;
 }
 
-const char *pattern_text(const pattern *p) {
+const char *pattern_text(const pattern *p)
+{
     return p->text;
 }
 
-weft_status pattern_match(const pattern *p, const char *subject, bool *out, weft_error *err) {
+weft_status pattern_match(const pattern *p, const char *subject, bool *out, weft_error *err)
+{
     pcre2_match_data *data = pcre2_match_data_create(1, NULL);
     if (!data) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     int rc =

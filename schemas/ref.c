@@ -22,7 +22,8 @@ typedef struct uri_parts {
     span scheme, authority, path, query;
 } uri_parts;
 
-static uri_parts uri_split(const char *text) {
+static uri_parts uri_split(const char *text)
+{
     uri_parts u = {{0}, {0}, {0}, {0}};
     const char *at = text;
     size_t n = strcspn(at, ":/?#");
@@ -47,7 +48,8 @@ static uri_parts uri_split(const char *text) {
 }
 
 /* Appends path with "." and ".." segments removed (RFC 3986, 5.2.4). */
-static void put_path(const char *path, size_t n, weft_buffer *out) {
+static void put_path(const char *path, size_t n, weft_buffer *out)
+{
     const size_t start = out->size;
     size_t i = 0;
     while (i < n) {
@@ -68,7 +70,8 @@ static void put_path(const char *path, size_t n, weft_buffer *out) {
     }
 }
 
-char *uri_resolve(const char *base_text, const char *reference) {
+char *uri_resolve(const char *base_text, const char *reference)
+{
     uri_parts base = uri_split(base_text), ref = uri_split(reference);
     weft_buffer out = WEFT_BUFFER_INIT, path = WEFT_BUFFER_INIT;
     span scheme = ref.scheme.given ? ref.scheme : base.scheme;
@@ -99,7 +102,8 @@ char *uri_resolve(const char *base_text, const char *reference) {
 
 /* ---- scopes ---- */
 
-weft_status ref_open_resource(compiler *c, schema_node *node, uint32_t number, const char *id) {
+weft_status ref_open_resource(compiler *c, schema_node *node, uint32_t number, const char *id)
+{
     char *uri = uri_resolve(c->resources[node->resource].uri, id);
     if (!uri) return weft_fail(c->err, WEFT_E_MEMORY, "out of memory");
     for (size_t i = 0; i < c->n_resources; i++) {
@@ -122,14 +126,16 @@ weft_status ref_open_resource(compiler *c, schema_node *node, uint32_t number, c
     return WEFT_OK;
 }
 
-static const anchor *find_anchor(const compiler *c, uint32_t scope, const char *name) {
+static const anchor *find_anchor(const compiler *c, uint32_t scope, const char *name)
+{
     for (size_t i = 0; i < c->n_anchors; i++)
         if (c->anchors[i].resource == scope && strcmp(c->anchors[i].name, name) == 0)
             return &c->anchors[i];
     return NULL;
 }
 
-weft_status ref_add_anchor(compiler *c, schema_node *node, uint32_t number, const char *name) {
+weft_status ref_add_anchor(compiler *c, schema_node *node, uint32_t number, const char *name)
+{
     if (find_anchor(c, node->resource, name))
         return compile_fail(c, node, "$anchor", "\"%s\" names two schemas", name);
     if (!array_reserve((void **)&c->anchors, c->n_anchors, &c->anchor_capacity, sizeof *c->anchors))
@@ -145,13 +151,15 @@ typedef struct json_node {
     uint32_t node;
 } json_node;
 
-static int by_json(const void *a, const void *b) {
+static int by_json(const void *a, const void *b)
+{
     uintptr_t x = (uintptr_t)((const json_node *)a)->json;
     uintptr_t y = (uintptr_t)((const json_node *)b)->json;
     return x < y ? -1 : x > y;
 }
 
-static int hex_value(char c) {
+static int hex_value(char c)
+{
     if (c >= '0' && c <= '9') return c - '0';
     if (c >= 'a' && c <= 'f') return c - 'a' + 10;
     if (c >= 'A' && c <= 'F') return c - 'A' + 10;
@@ -159,7 +167,8 @@ static int hex_value(char c) {
 }
 
 /* In place: %41 becomes A. False on a broken escape or an encoded NUL. */
-static bool percent_decode(char *text) {
+static bool percent_decode(char *text)
+{
     char *to = text;
     for (const char *from = text; *from; from++) {
         if (*from != '%') {
@@ -176,7 +185,8 @@ static bool percent_decode(char *text) {
 }
 
 /* In place: one reference token, ~1 becomes '/', ~0 '~'. */
-static bool pointer_unescape(char *token) {
+static bool pointer_unescape(char *token)
+{
     char *to = token;
     for (const char *from = token; *from; from++) {
         if (*from == '~') {
@@ -191,14 +201,16 @@ static bool pointer_unescape(char *token) {
     return true;
 }
 
-static const cJSON *array_at(const cJSON *array, const char *token) {
+static const cJSON *array_at(const cJSON *array, const char *token)
+{
     size_t n = strlen(token);
     if (!n || n > 6 || strspn(token, "0123456789") != n || (n > 1 && token[0] == '0')) return NULL;
     return cJSON_GetArrayItem(array, atoi(token));
 }
 
 /* Walks a decoded pointer ("/a/b"), which it takes apart. NULL: leads nowhere. */
-static const cJSON *pointer_follow(const cJSON *at, char *pointer) {
+static const cJSON *pointer_follow(const cJSON *at, char *pointer)
+{
     while (at && *pointer) {
         char *token = pointer + 1, *end = token + strcspn(token, "/");
         bool last = !*end;
@@ -215,7 +227,8 @@ static const cJSON *pointer_follow(const cJSON *at, char *pointer) {
 }
 
 /* The number of the resource that the part of the reference before '#' names, or n_resources. */
-static weft_status find_scope(compiler *c, const schema_node *node, const char *text, size_t *out) {
+static weft_status find_scope(compiler *c, const schema_node *node, const char *text, size_t *out)
+{
     if (*text == '#') {
         *out = node->resource;
         return WEFT_OK;
@@ -230,7 +243,8 @@ static weft_status find_scope(compiler *c, const schema_node *node, const char *
 }
 
 static weft_status find_target(compiler *c, schema_node *node, size_t scope, char *fragment,
-                               const json_node *table) {
+                               const json_node *table)
+{
     if (!percent_decode(fragment))
         return compile_fail(c, node, "$ref", "\"%.200s\" has a broken %%-escape", node->ref_text);
     if (*fragment && *fragment != '/') {
@@ -252,8 +266,9 @@ static weft_status find_target(compiler *c, schema_node *node, size_t scope, cha
     return WEFT_OK;
 }
 
-static weft_status resolve(compiler *c, schema_node *node, const json_node *table) {
-    size_t scope;
+static weft_status resolve(compiler *c, schema_node *node, const json_node *table)
+{
+    size_t scope = 0;
     weft_status status = find_scope(c, node, node->ref_text, &scope);
     if (status) return status;
     if (scope == c->n_resources)
@@ -269,7 +284,8 @@ static weft_status resolve(compiler *c, schema_node *node, const json_node *tabl
     return status;
 }
 
-weft_status ref_resolve_all(compiler *c) {
+weft_status ref_resolve_all(compiler *c)
+{
     const size_t n = c->schema->n;
     json_node *table = calloc(n, sizeof *table);
     if (!table) return weft_fail(c->err, WEFT_E_MEMORY, "out of memory");

@@ -37,26 +37,29 @@ typedef enum shape_kind {
     SHAPE_ARRAY
 } shape_kind;
 
-typedef struct shape_text { /* as printed; strings with their quotes */
-    const char *at;
+typedef struct shape_text { /* a literal, or the name of a property */
+    const char *at;         /* as printed; strings with their quotes */
     uint32_t n;
+    uint32_t shared;   /* bytes that it shares with a neighbour in its list */
+    uint32_t property; /* whose name it is */
 } shape_text;
 
 typedef struct shape_property {
-    shape_text name;
+    uint32_t rank; /* of its name in the shape's texts */
     uint32_t value;
+    uint32_t
+        until; /* one past the first required property from here on, or n; set by shapes_finish */
     bool required;
 } shape_property;
 
 typedef struct shape {
     shape_kind kind;
-    bool live;         /* some finite text has this shape; set by shapes_finish */
-    uint32_t n;        /* literals, properties or prefix values */
-    uint32_t rest;     /* value of unknown properties, or of items past the prefix; properties: or
-                          NO_VALUE */
-    uint32_t min, max; /* string: characters; array: items (NO_LIMIT) */
-    bool integer, negative;     /* number: digits only; may start with '-' */
-    shape_text *literals;       /* [n] sorted bytewise */
+    bool live;              /* some finite text has this shape; set by shapes_finish */
+    uint32_t n;             /* literals, properties or prefix values */
+    uint32_t rest;          /* value of unknown properties (or NO_VALUE) or of items past prefix */
+    uint32_t min, max;      /* string: characters; array: items; NO_LIMIT */
+    bool integer, negative; /* number: digits only; may start with '-' */
+    shape_text *texts;      /* [n] of literals or objects, sorted bytewise */
     shape_property *properties; /* [n] in order */
     uint32_t *prefix;           /* [n] values */
 } shape;
@@ -91,7 +94,8 @@ weft_status shapes_fail(shapes *s, weft_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* A node of one of the schemas, as a word. */
-static inline uint64_t shape_node(size_t schema, uint32_t node) {
+static inline uint64_t shape_node(size_t schema, uint32_t node)
+{
     return (uint64_t)schema << 32 | node;
 }
 
@@ -110,6 +114,11 @@ uint32_t shapes_number(shapes *s, bool integer, bool negative);
 /* properties: name text, value, required; three words each. */
 uint32_t shapes_object(shapes *s, const words *properties, uint32_t rest);
 uint32_t shapes_array(shapes *s, const words *prefix, uint32_t rest, uint32_t min, uint32_t max);
+
+/* Those of the sorted texts that go on with `byte` after the first `length` bytes of texts[rank]:
+ * [*low, *high). */
+void shape_texts_after(const shape *one, uint32_t rank, uint32_t length, uint8_t byte,
+                       uint32_t *low, uint32_t *high);
 
 /* A text by content, as a word. */
 uint64_t shapes_text(shapes *s, const char *at, size_t n);

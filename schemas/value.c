@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-void path_print_key(const char *key, weft_buffer *out) {
+void path_print_key(const char *key, weft_buffer *out)
+{
     for (; *key; key++) {
         if (*key == '~')
             weft_buffer_puts(out, "~0");
@@ -19,7 +20,8 @@ void path_print_key(const char *key, weft_buffer *out) {
     }
 }
 
-static void print_steps(const json_path *path, weft_buffer *out) {
+static void print_steps(const json_path *path, weft_buffer *out)
+{
     if (!path) return;
     print_steps(path->up, out);
     weft_buffer_putc(out, '/');
@@ -29,7 +31,8 @@ static void print_steps(const json_path *path, weft_buffer *out) {
         weft_buffer_printf(out, "%zu", path->index);
 }
 
-void path_print(const json_path *path, weft_buffer *out) {
+void path_print(const json_path *path, weft_buffer *out)
+{
     if (!path)
         weft_buffer_puts(out, "the top level");
     else
@@ -47,7 +50,8 @@ static const struct {
              {"integer", TYPE_INTEGER}};
 enum { N_TYPES = sizeof TYPES / sizeof *TYPES };
 
-bool types_parse(const char *name, unsigned *out) {
+bool types_parse(const char *name, unsigned *out)
+{
     for (size_t i = 0; i < N_TYPES; i++) {
         if (strcmp(TYPES[i].name, name) != 0) continue;
         *out = TYPES[i].bits;
@@ -56,7 +60,8 @@ bool types_parse(const char *name, unsigned *out) {
     return false;
 }
 
-void types_print(unsigned types, weft_buffer *out) {
+void types_print(unsigned types, weft_buffer *out)
+{
     const char *separator = "";
     for (size_t i = 0; i < N_TYPES; i++) {
         if ((types & TYPES[i].bits) != TYPES[i].bits) continue;
@@ -66,7 +71,8 @@ void types_print(unsigned types, weft_buffer *out) {
     }
 }
 
-unsigned value_types(const cJSON *value) {
+unsigned value_types(const cJSON *value)
+{
     switch (value->type & 0xff) {
     case cJSON_NULL: return TYPE_NULL;
     case cJSON_True:
@@ -85,17 +91,20 @@ unsigned value_types(const cJSON *value) {
 
 /* ---- equality ---- */
 
-static bool objects_equal(const cJSON *a, const cJSON *b) {
+static bool objects_equal(const cJSON *a, const cJSON *b)
+{
     if (cJSON_GetArraySize(a) != cJSON_GetArraySize(b)) return false;
     const cJSON *member;
-    cJSON_ArrayForEach(member, a) {
+    cJSON_ArrayForEach(member, a)
+    {
         const cJSON *other = cJSON_GetObjectItemCaseSensitive(b, member->string);
         if (!other || !value_equal(member, other)) return false;
     }
     return true;
 }
 
-bool value_equal(const cJSON *a, const cJSON *b) {
+bool value_equal(const cJSON *a, const cJSON *b)
+{
     if ((a->type & 0xff) != (b->type & 0xff)) return false;
     switch (a->type & 0xff) {
     case cJSON_Number: {
@@ -114,12 +123,14 @@ bool value_equal(const cJSON *a, const cJSON *b) {
     }
 }
 
-static uint64_t hash_text(const char *text, uint64_t h) {
+static uint64_t hash_text(const char *text, uint64_t h)
+{
     for (; *text; text++) h = (h ^ (unsigned char)*text) * 0x100000001b3;
     return h;
 }
 
-static uint64_t value_hash(const cJSON *value, uint64_t seed) {
+static uint64_t value_hash(const cJSON *value, uint64_t seed)
+{
     uint64_t h = (seed ^ (uint64_t)(value->type & 0xff)) * 0x100000001b3;
     const cJSON *child;
     decimal d;
@@ -142,19 +153,22 @@ typedef struct hashed {
     const cJSON *item;
 } hashed;
 
-static int by_hash(const void *a, const void *b) {
+static int by_hash(const void *a, const void *b)
+{
     const hashed *x = a, *y = b;
     if (x->hash != y->hash) return x->hash < y->hash ? -1 : 1;
     return x->index < y->index ? -1 : 1;
 }
 
 weft_status value_find_twins(const cJSON *array, bool *found, size_t *first, size_t *second,
-                             weft_error *err) {
+                             weft_error *err)
+{
     size_t n = (size_t)cJSON_GetArraySize(array), i = 0;
     hashed *items = calloc(n ? n : 1, sizeof *items);
     if (!items) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     const cJSON *child;
-    cJSON_ArrayForEach(child, array) {
+    cJSON_ArrayForEach(child, array)
+    {
         items[i] = (hashed){value_hash(child, 0xcbf29ce484222325), i, child};
         i++;
     }
@@ -175,23 +189,27 @@ weft_status value_find_twins(const cJSON *array, bool *found, size_t *first, siz
 
 /* ---- the rest ---- */
 
-size_t value_characters(const char *text) {
+size_t value_characters(const char *text)
+{
     size_t n = 0;
     for (; *text; text++) n += ((unsigned char)*text & 0xc0) != 0x80;
     return n;
 }
 
-bool value_depth_within(const cJSON *value, size_t limit) {
+bool value_depth_within(const cJSON *value, size_t limit)
+{
     const cJSON *child;
     if (!limit) return false;
     if (!cJSON_IsArray(value) && !cJSON_IsObject(value)) return true;
-    cJSON_ArrayForEach(child, value) {
+    cJSON_ArrayForEach(child, value)
+    {
         if (!value_depth_within(child, limit - 1)) return false;
     }
     return true;
 }
 
-void value_show(const cJSON *value, weft_buffer *out) {
+void value_show(const cJSON *value, weft_buffer *out)
+{
     enum { SHOWN = 80 };
     weft_buffer text = WEFT_BUFFER_INIT;
     weft_json_compact(value, &text);

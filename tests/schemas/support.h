@@ -12,14 +12,16 @@
 
 #include <cmocka.h>
 
-static inline cJSON *json(const char *text) {
+static inline cJSON *json(const char *text)
+{
     cJSON *value = NULL;
     weft_error err;
     if (weft_json_parse(text, strlen(text), &value, &err)) fail_msg("%s: %s", text, err.message);
     return value;
 }
 
-static inline weft_schema *schema_of(const char *text) {
+static inline weft_schema *schema_of(const char *text)
+{
     cJSON *source = json(text);
     weft_schema *schema = NULL;
     weft_error err;
@@ -28,7 +30,8 @@ static inline weft_schema *schema_of(const char *text) {
     return schema;
 }
 
-static inline weft_grammar *grammar_of(const char *text) {
+static inline weft_grammar *grammar_of(const char *text)
+{
     weft_schema *schema = schema_of(text);
     weft_grammar *grammar = NULL;
     weft_error err;
@@ -38,7 +41,8 @@ static inline weft_grammar *grammar_of(const char *text) {
 }
 
 /* Bytes of the text that the grammar takes; *done: it is whole then. */
-static inline size_t grammar_eats(const weft_grammar *g, const char *text, size_t n, bool *done) {
+static inline size_t grammar_eats(const weft_grammar *g, const char *text, size_t n, bool *done)
+{
     weft_grammar_state state;
     size_t i = 0;
     weft_grammar_begin(g, &state);
@@ -47,7 +51,8 @@ static inline size_t grammar_eats(const weft_grammar *g, const char *text, size_
     return i;
 }
 
-static inline bool grammar_accepts(const weft_grammar *g, const char *text) {
+static inline bool grammar_accepts(const weft_grammar *g, const char *text)
+{
     bool done;
     return grammar_eats(g, text, strlen(text), &done) == strlen(text) && done;
 }

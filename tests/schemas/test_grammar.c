@@ -4,7 +4,8 @@
 #include <stdio.h>
 
 /* Each row: a schema, then texts; those after NULL must be refused. */
-static void table(const char *schema, const char *const *texts) {
+static void table(const char *schema, const char *const *texts)
+{
     weft_grammar *g = grammar_of(schema);
     bool wanted = true;
     for (; *texts || wanted; texts++) {
@@ -20,7 +21,8 @@ static void table(const char *schema, const char *const *texts) {
 
 #define TABLE(schema, ...) table(schema, (const char *const[]){__VA_ARGS__, NULL})
 
-static void scalars(void **state) {
+static void scalars(void **state)
+{
     TABLE("{\"type\":\"integer\"}", "0", "-0", "7", "-12", "123456789012345678901234567890", NULL,
           "", "-", "01", "1.0", "1e3", "+1", "\"1\"", " 1", "1 ", "true");
     TABLE("{\"type\":\"number\"}", "0", "-1.5", "1e5", "2E-7", "0.10", "3e+9", NULL, "1.", ".5",
@@ -36,7 +38,8 @@ static void scalars(void **state) {
     TABLE("true", "1", "\"a\"", "[]", "{}", "[1, {\"a\":null}]", NULL, "[1,]", "{\"a\"}");
 }
 
-static void strings(void **state) {
+static void strings(void **state)
+{
     TABLE("{\"type\":\"string\"}", "\"\"", "\"a b\"", "\"\\n\\u00e9\\\"\\/\"", "\"\xc3\xa9\"",
           "\"\xf0\x9f\x98\x80\"", "\"\\ud83d\\uDE00\"", "\"\x7f\"", NULL, "\"", "\"a", "\"\n\"",
           "\"\\x\"", "\"\\u12\"", "\"\\ud83d\"", "\"\\ude00\"", "\"\\u0000\"", "\"\xc0\x80\"",
@@ -63,7 +66,8 @@ static const char PERSON[] =
     "\"nick\":{\"type\":\"string\"},\"tags\":{\"type\":\"array\",\"items\":{\"type\":\"string\"}}},"
     "\"required\":[\"name\"],\"additionalProperties\":false}";
 
-static void objects(void **state) {
+static void objects(void **state)
+{
     TABLE(PERSON, "{\"name\":\"x\"}", "{\"id\": 1, \"name\": \"x\"}",
           "{\"id\":1,\"name\":\"x\",\"nick\":\"y\",\"tags\":[\"a\", \"b\"]}",
           "{\"name\":\"x\",\"tags\":[]}",
@@ -93,7 +97,8 @@ static void objects(void **state) {
           "{\"s_b\":1}");
 }
 
-static void arrays(void **state) {
+static void arrays(void **state)
+{
     TABLE("{\"type\":\"array\",\"items\":{\"type\":\"integer\"},\"minItems\":1,\"maxItems\":3}",
           "[1]", "[1,2]", "[1, 2, 3]", "[\n  1,\n  2\n]", NULL, "[]", "[1,2,3,4]", "[\"a\"]",
           "[1,]", "[,1]", "[1 ]", "[1\n,2]");
@@ -108,7 +113,8 @@ static void arrays(void **state) {
     TABLE("{\"type\":\"array\",\"minItems\":70,\"items\":{\"const\":0}}", NULL, "[]", "[0,0]");
 }
 
-static void unions(void **state) {
+static void unions(void **state)
+{
     TABLE("{\"oneOf\":[{\"type\":\"object\",\"properties\":{\"kind\":{\"const\":\"circle\"},"
           "\"r\":{\"type\":\"number\"}},\"required\":[\"kind\",\"r\"],\"additionalProperties\":"
           "false},"
@@ -138,7 +144,8 @@ static void unions(void **state) {
         "{\"a\":12,\"b\":null}", "{\"a\":\"none\"}", NULL, "{\"a\":\"nope\"}", "{\"a\":1.5}");
 }
 
-static void conjunctions(void **state) {
+static void conjunctions(void **state)
+{
     TABLE("{\"allOf\":[{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"}},"
           "\"required\":[\"a\"]},{\"properties\":{\"a\":{\"minimum\":0},\"b\":{\"type\":\"null\"}},"
           "\"required\":[\"b\"]}]}",
@@ -160,7 +167,8 @@ static const char TREE[] =
     "t\"}}},\"required\":[\"v\"],"
     "\"additionalProperties\":false}}}";
 
-static void recursion(void **state) {
+static void recursion(void **state)
+{
     TABLE(TREE, "{\"v\":1}", "{\"v\":1,\"kids\":[{\"v\":2},{\"v\":3,\"kids\":[]}]}", NULL,
           "{\"v\":1,\"kids\":[1]}", "{\"v\":1,\"kids\":[{\"kids\":[]}]}");
     /* a list that must hold itself has no finite value; where it is optional, it is left out */
@@ -171,7 +179,8 @@ static void recursion(void **state) {
         "{}", "{\"b\":null}", NULL, "{\"a", "{\"a\":[]}");
 }
 
-static void impossible_schemas_have_no_grammar(void **state) {
+static void impossible_schemas_have_no_grammar(void **state)
+{
     static const char *const none[] = {
         "false",
         "{\"type\":\"string\",\"minLength\":3,\"maxLength\":2}",
@@ -191,7 +200,8 @@ static void impossible_schemas_have_no_grammar(void **state) {
     }
 }
 
-static void calls(void **state) {
+static void calls(void **state)
+{
     const char *names[] = {"read", "read_all", "say \"hi\""};
     weft_schema *a =
         schema_of("{\"type\":\"object\",\"properties\":{\"path\":{\"type\":\"string\"}},"
@@ -242,7 +252,8 @@ static void calls(void **state) {
     weft_schema_free(b);
 }
 
-static void depth_is_bounded_without_dead_ends(void **state) {
+static void depth_is_bounded_without_dead_ends(void **state)
+{
     weft_grammar *g = grammar_of("true");
     weft_grammar_state s;
     weft_grammar_begin(g, &s);
@@ -268,7 +279,8 @@ static void depth_is_bounded_without_dead_ends(void **state) {
     weft_grammar_free(g);
 }
 
-static void blanks_are_bounded(void **state) {
+static void blanks_are_bounded(void **state)
+{
     weft_grammar *g =
         grammar_of("{\"type\":\"array\",\"items\":{\"type\":\"string\",\"maxLength\":3}}");
     weft_grammar_state s;
@@ -286,7 +298,8 @@ static void blanks_are_bounded(void **state) {
     weft_grammar_free(g);
 }
 
-static void states_are_values(void **state) {
+static void states_are_values(void **state)
+{
     weft_grammar *g = grammar_of(PERSON);
     weft_grammar_state a, b, before;
     memset(&a, 0xaa, sizeof a);
@@ -308,7 +321,8 @@ static void states_are_values(void **state) {
 }
 
 /* Too many states to tell the branches apart: the grammar gets looser, not wrong. */
-static void a_large_union_is_loosened(void **state) {
+static void a_large_union_is_loosened(void **state)
+{
     weft_buffer text = WEFT_BUFFER_INIT;
     weft_buffer_puts(&text, "{\"type\":\"object\",\"properties\":{\"q\":{\"anyOf\":[");
     for (int i = 0; i < 24; i++) {
@@ -328,7 +342,8 @@ static void a_large_union_is_loosened(void **state) {
     weft_buffer_free(&text);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scalars),
         cmocka_unit_test(strings),

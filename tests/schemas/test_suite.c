@@ -99,7 +99,8 @@ typedef struct tally {
     bool used[N_REFUSED];
 } tally;
 
-static const char *refusal(tally *t, const char *file, const char *group) {
+static const char *refusal(tally *t, const char *file, const char *group)
+{
     for (size_t i = 0; i < N_REFUSED; i++) {
         if (strcmp(REFUSED[i].file, file) != 0) continue;
         if (REFUSED[i].group && strcmp(REFUSED[i].group, group) != 0) continue;
@@ -109,7 +110,8 @@ static const char *refusal(tally *t, const char *file, const char *group) {
     return NULL;
 }
 
-static void run_group(const char *file, const cJSON *group, tally *t) {
+static void run_group(const char *file, const cJSON *group, tally *t)
+{
     const char *name = weft_json_string(group, "description");
     const cJSON *tests = cJSON_GetObjectItemCaseSensitive(group, "tests"), *test;
     const char *reason = refusal(t, file, name);
@@ -129,7 +131,8 @@ static void run_group(const char *file, const cJSON *group, tally *t) {
         print_error("%s: %s: refused: %s\n", file, name, err.message);
         t->wrong++;
     } else {
-        cJSON_ArrayForEach(test, tests) {
+        cJSON_ArrayForEach(test, tests)
+        {
             bool valid = weft_json_bool(test, "valid", false);
             status =
                 weft_schema_check(schema, cJSON_GetObjectItemCaseSensitive(test, "data"), &err);
@@ -142,13 +145,15 @@ static void run_group(const char *file, const cJSON *group, tally *t) {
     weft_schema_free(schema);
 }
 
-static size_t replace_nul(char *text) {
+static size_t replace_nul(char *text)
+{
     size_t n = 0;
     for (char *at = text; (at = strstr(at, "\\u0000")); at += 6, n++) at[5] = '1';
     return n;
 }
 
-static void run_file(const char *name, tally *t) {
+static void run_file(const char *name, tally *t)
+{
     char path[1024];
     weft_buffer text = WEFT_BUFFER_INIT;
     weft_error err;
@@ -163,7 +168,8 @@ static void run_file(const char *name, tally *t) {
     weft_buffer_free(&text);
 }
 
-static void official_suite(void **state) {
+static void official_suite(void **state)
+{
     tally all = {0};
     for (size_t i = 0; i < N_FILES; i++) {
         size_t groups = all.groups, cases = all.cases;
@@ -181,7 +187,8 @@ static void official_suite(void **state) {
     assert_int_equal(all.wrong, 0);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {cmocka_unit_test(official_suite)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
