@@ -33,8 +33,9 @@ typedef struct transfer {
     int64_t total;                   /* of the resource as the server says, -1 unknown */
     int64_t best;                    /* the most that was ever there: progress is what passes it */
     /* of the response in progress */
-    bool connected; /* there was a connection */
-    bool begun;     /* its body was accepted */
+    int64_t moved_ns, moved_to; /* when the last byte came, and t->have then */
+    bool connected;             /* there was a connection */
+    bool begun;                 /* its body was accepted */
     char etag[VALIDATOR_BYTES], modified[VALIDATOR_BYTES];
     int64_t length, range_from, range_total;
     weft_status failed; /* set by a callback, which then stops libcurl */
@@ -97,7 +98,9 @@ static CURL *handle_new(const char *url, const char *token, struct curl_slist **
 static weft_status explain(const char *where, CURLcode code, long http, weft_error *err)
 {
     if (code != CURLE_OK)
-        return weft_fail(err, WEFT_E_NETWORK, "%s: %s", where, curl_easy_strerror(code));
+        return weft_fail(err, WEFT_E_NETWORK, "%s: %s", where,
+                         code == CURLE_ABORTED_BY_CALLBACK ? "the transfer stalled"
+                                                           : curl_easy_strerror(code));
     if (http == 404 || http == 410)
         return weft_fail(err, WEFT_E_NOT_FOUND, "%s: not found (HTTP %ld)", where, http);
     if (http == 401 || http == 403)
@@ -300,9 +303,17 @@ static int on_progress(void *context, curl_off_t a, curl_off_t b, curl_off_t c, 
 {
     transfer *t = context;
     int64_t total = t->d->bytes >= 0 ? t->d->bytes : t->total > 0 ? t->total : 0;
-    if (!t->d->progress || !t->d->progress(t->d->context, "download", t->have, total)) return 0;
-    t->failed = weft_fail(&t->why, WEFT_E_INTERRUPTED, "download interrupted");
-    return 1;
+    int seconds = t->d->stall_seconds > 0 ? t->d->stall_seconds : STALL_SECONDS;
+    if (t->d->progress && t->d->progress(t->d->context, "download", t->have, total)) {
+        t->failed = weft_fail(&t->why, WEFT_E_INTERRUPTED, "download interrupted");
+        return 1;
+    }
+    /* libcurl's own low-speed limit averages over five seconds more */
+    if (t->have != t->moved_to) {
+        t->moved_to = t->have;
+        t->moved_ns = weft_monotonic_ns();
+    }
+    return t->curl && weft_monotonic_ns() - t->moved_ns > (int64_t)seconds * 1000000000;
 }
 
 /* Runs one exchange from t->have on. *http is 0 if there was no response. */
@@ -315,6 +326,10 @@ static CURLcode exchange(transfer *t, long *http)
     curl_off_t connect_us = 0;
     *http = 0;
     t->begun = t->connected = false;
+    if (!*t->validator && start_over(t, &t->why)) { /* nothing ties new bytes to the old ones */
+        t->failed = t->why.code;
+        return code;
+    }
     if (t->have > 0) {
         weft_buffer_printf(&line, "If-Range: %s", t->validator);
         if (line.failed || !(headers = curl_slist_append(NULL, line.data))) goto done;
@@ -331,9 +346,8 @@ static CURLcode exchange(transfer *t, long *http)
     curl_easy_setopt(t->curl, CURLOPT_NOPROGRESS, 0L);
     curl_easy_setopt(t->curl, CURLOPT_XFERINFOFUNCTION, on_progress);
     curl_easy_setopt(t->curl, CURLOPT_XFERINFODATA, t);
-    curl_easy_setopt(t->curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    curl_easy_setopt(t->curl, CURLOPT_LOW_SPEED_TIME,
-                     (long)(t->d->stall_seconds > 0 ? t->d->stall_seconds : STALL_SECONDS));
+    t->moved_ns = weft_monotonic_ns();
+    t->moved_to = t->have;
     code = curl_easy_perform(t->curl);
     curl_easy_getinfo(t->curl, CURLINFO_RESPONSE_CODE, http);
     curl_easy_getinfo(t->curl, CURLINFO_CONNECT_TIME_T, &connect_us);

@@ -401,17 +401,20 @@ done:
 
 static weft_status copy_file(const pull *p, const char *from, int64_t bytes, weft_error *err)
 {
-    enum { CHUNK = 16 << 20 };
+    enum { CHUNK = 1 << 20 };
     weft_status status = download_room(p->paths.dir, bytes, err);
     if (status) return status;
+    char *chunk = malloc(CHUNK);
+    if (!chunk) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     int in = open(from, O_RDONLY | O_CLOEXEC);
     int out = open(p->paths.part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (in < 0 || out < 0) status = weft_fail_errno(err, WEFT_E_STORAGE, "copy %s", from);
     for (int64_t done = 0; !status;) {
-        ssize_t n = copy_file_range(in, NULL, out, NULL, CHUNK, 0);
+        ssize_t n = read(in, chunk, CHUNK);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) status = weft_fail_errno(err, WEFT_E_STORAGE, "copy %s", from);
         if (n <= 0) break;
+        if ((status = weft_write_all(out, chunk, (size_t)n, err))) break;
         done += n;
         if (p->options->progress && p->options->progress(p->options->context, "copy", done, bytes))
             status = weft_fail(err, WEFT_E_INTERRUPTED, "copy interrupted");
@@ -420,6 +423,7 @@ static weft_status copy_file(const pull *p, const char *from, int64_t bytes, wef
         status = weft_fail_errno(err, WEFT_E_STORAGE, "sync %s", p->paths.part);
     if (in >= 0) close(in);
     if (out >= 0) close(out);
+    free(chunk);
     if (status) download_discard(p->paths.part);
     return status;
 }
