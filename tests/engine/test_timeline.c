@@ -448,8 +448,8 @@ static void test_sealing_fails(void **state) {
     char *dir = make_temp_dir();
     weft_timeline *t = open_at(r, dir, r->f.n);
     setenv("WEFT_FAULT", "kv.page:2:fail", 1);
-    weft_error err;
-    assert_int_equal(weft_timeline_evaluate(t, NULL, NULL, &err), WEFT_E_STORAGE);
+    weft_error error;
+    assert_int_equal(weft_timeline_evaluate(t, NULL, NULL, &error), WEFT_E_STORAGE);
     unsetenv("WEFT_FAULT");
     CHECK(weft_timeline_evaluate(t, NULL, NULL, err)); /* the page is sealed after all */
     weft_timeline_close(t);
@@ -481,20 +481,20 @@ static void test_context_overflow(void **state) {
     const weft_engine_options o = {.context = 100, .threads = 1};
     weft_model *model = model_open(data_path(tiny), &o);
     weft_timeline *t = NULL;
-    weft_error err;
-    assert_int_equal(weft_timeline_open(&t, model, NULL, r->f.ids, 101, &err), WEFT_E_LIMIT);
+    weft_error error;
+    assert_int_equal(weft_timeline_open(&t, model, NULL, r->f.ids, 101, &error), WEFT_E_LIMIT);
     CHECK(weft_timeline_open(&t, model, NULL, r->f.ids, 60, err));
-    assert_int_equal(weft_timeline_append(t, r->f.ids, 41, &err), WEFT_E_LIMIT);
-    assert_int_equal(weft_timeline_append(t, r->f.ids, SIZE_MAX, &err), WEFT_E_LIMIT);
+    assert_int_equal(weft_timeline_append(t, r->f.ids, 41, &error), WEFT_E_LIMIT);
+    assert_int_equal(weft_timeline_append(t, r->f.ids, SIZE_MAX, &error), WEFT_E_LIMIT);
     assert_int_equal(weft_timeline_length(t), 60);
     CHECK(weft_timeline_append(t, r->f.ids + 60, 40, err));
     CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
-    assert_int_equal(weft_timeline_append(t, r->f.ids, 1, &err), WEFT_E_LIMIT);
+    assert_int_equal(weft_timeline_append(t, r->f.ids, 1, &error), WEFT_E_LIMIT);
     const int32_t bad[] = {-1, 1024};
     weft_timeline_close(t);
     CHECK(weft_timeline_open(&t, model, NULL, NULL, 0, err));
     for (size_t i = 0; i < 2; i++)
-        assert_int_equal(weft_timeline_append(t, &bad[i], 1, &err), WEFT_E_INVALID);
+        assert_int_equal(weft_timeline_append(t, &bad[i], 1, &error), WEFT_E_INVALID);
     weft_timeline_close(t);
     weft_model_close(model);
 }
