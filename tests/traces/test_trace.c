@@ -53,8 +53,8 @@ static void format_is_recomputed_by_a_stranger(void **state)
     static const char *const body[] = {
         "{}",
         "{\"z\":1,\"a\":{\"d\":[],\"c\":[1,-2,9007199254740991]},\"B\":true,\"_\":null}",
-        "{\"text\":\"\\u0001\\u001f\\b\\t\\n\\f\\r\\\"\\\\/ \\u007f \\u00e9 \\u2028 "
-        "\\ud83d\\ude00\"}",
+        "{\"text\":\"\\u0001\\u001f\\b\\t\\n\\f\\r\\\"\\\\/ \\u007f "
+        "\\u00e9\\u2028\\ud83d\\ude00\"}",
         "{\"x\":1.0,\"y\":-0,\"z\":1e3}",
     };
     weft_trace *t = begin(dir);
@@ -367,8 +367,8 @@ static void foreign_schemas_are_refused(void **state)
         "DROP TRIGGER ev_delete",
         "CREATE TABLE extra(x)",
         "CREATE TRIGGER t AFTER INSERT ON ev BEGIN DELETE FROM ckpt; END",
-        "DROP TRIGGER ev_update; CREATE TRIGGER ev_update BEFORE UPDATE ON ev WHEN 0 BEGIN SELECT "
-        "1; END",
+        ("DROP TRIGGER ev_update;"
+         "CREATE TRIGGER ev_update BEFORE UPDATE ON ev WHEN 0 BEGIN SELECT 1; END"),
         "ALTER TABLE ev RENAME TO ev2; CREATE VIEW ev AS SELECT * FROM ev2",
         "PRAGMA application_id = 1"};
     for (size_t i = 0; i < sizeof change / sizeof *change; i++) {
@@ -435,7 +435,7 @@ static void blobs_come_back_or_say_why_not(void **state)
     uint8_t big[WEFT_DIGEST_BYTES], empty[WEFT_DIGEST_BYTES], noise[WEFT_DIGEST_BYTES], want[32];
     char *bytes = malloc(N);
     assert_non_null(bytes);
-    for (int i = 0; i < N; i++) bytes[i] = (char)(i * i >> 5);
+    for (int i = 0; i < N; i++) bytes[i] = (char)((int64_t)i * i >> 5);
     must(weft_trace_put_blob(t, bytes, N, big, &err), &err);
     must(weft_trace_put_blob(t, bytes, N, big, &err), &err); /* the same again: one row */
     must(weft_trace_put_blob(t, "", 0, empty, &err), &err);
@@ -460,7 +460,7 @@ static void blobs_come_back_or_say_why_not(void **state)
     must(weft_trace_get_blob(t, big, &out, &err), &err);
     assert_int_equal(out.size, N);
     for (int i = 0; i < N; i++)
-        if (out.data[i] != (char)(i * i >> 5)) fail_msg("byte %d", i);
+        if (out.data[i] != (char)((int64_t)i * i >> 5)) fail_msg("byte %d", i);
     weft_buffer_clear(&out);
     must(weft_trace_get_blob(t, empty, &out, &err), &err);
     assert_int_equal(out.size, 0);
