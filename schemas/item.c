@@ -14,13 +14,12 @@ typedef enum item_kind {
     END,         /* after the last */
     STRING,      /* a: character state */
     NUMBER,      /* a: number state */
-    LITERAL,     /* a: first literal with the prefix read, b: its length */
+    LITERAL,     /* a: rank of the first literal with the prefix read, b: its length */
     OBJECT_OPEN, /* a: gap */
     NAME,        /* a: first property that may come and has the prefix read, b: its length */
-    FREE_NAME,   /* a: first property with the prefix read, or UNTRACKED; b: length, character state
-                  */
-    COLON,       /* a: property; n = unknown, here and below */
-    MEMBER,      /* a: property, b: gap; its value comes next */
+    FREE_NAME, /* a: rank of the first name with the prefix read; b: its length, character state */
+    COLON,     /* a: property; n = unknown, here and below */
+    MEMBER,    /* a: property, b: gap; its value comes next */
     AFTER_MEMBER,  /* a: first property that may still come */
     NEXT_MEMBER,   /* a: the same, b: gap; after a comma */
     ARRAY_OPEN,    /* a: gap */
@@ -29,6 +28,7 @@ typedef enum item_kind {
     CLOSE          /* in the indent before '}' or ']' */
 } item_kind;
 
+/* Ranks of a free name that is the beginning of no listed one. */
 enum { UNTRACKED = 0xfffff, DIVERGING = 0xffffe /* by a backslash just read */ };
 
 /* Blanks that may still come before the next token. */

@@ -7,8 +7,8 @@
  * else, $ref $defs $anchor $id, boolean schemas; from draft-07: definitions, items as an array with
  * additionalItems, dependencies. Annotations (title, description, default, examples, format,
  * content*, $schema, $comment, deprecated, readOnly, writeOnly) are accepted. Any other keyword is
- * refused at compile time with its path, never ignored. schemas/README.md lists both sets. Source:
- * JSON Schema Core and Validation, draft 2020-12.
+ * refused at compile time with its path, never ignored. schemas/README.md lists both sets.
+ * Source: JSON Schema Core and Validation, draft 2020-12.
  */
 #ifndef WEFT_SCHEMA_H
 #define WEFT_SCHEMA_H
@@ -30,8 +30,7 @@ weft_status weft_schema_check(const weft_schema *schema, const cJSON *value, wef
 
 /* ---- grammar: the texts of all JSON values that conform, as a byte automaton ----
  *
- * Blanks: one space after ':' and ','; a newline and up to 64 spaces after '{' '[' ',' and before
- * '}'
+ * Blanks: one space after ':' and ','; a newline and up to 64 spaces after '{' '[' ',' and before '}'
  * ']' (models print that way); none elsewhere, so no state can emit blanks for ever. Strings are
  * valid UTF-8 with JSON escapes, without NUL and lone surrogates. Object members come in the
  * schema's order of `properties`; optional ones may be left out; unknown ones follow, if

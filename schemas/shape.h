@@ -47,8 +47,7 @@ typedef struct shape_text { /* a literal, or the name of a property */
 typedef struct shape_property {
     uint32_t rank; /* of its name in the shape's texts */
     uint32_t value;
-    uint32_t
-        until; /* one past the first required property from here on, or n; set by shapes_finish */
+    uint32_t until; /* one past the first required property from here on, or n */
     bool required;
 } shape_property;
 
