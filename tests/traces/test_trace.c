@@ -53,8 +53,8 @@ static void format_is_recomputed_by_a_stranger(void **state)
     static const char *const body[] = {
         "{}",
         "{\"z\":1,\"a\":{\"d\":[],\"c\":[1,-2,9007199254740991]},\"B\":true,\"_\":null}",
-        "{\"text\":\"\\u0001\\u001f\\b\\t\\n\\f\\r\\\"\\\\/ \\u007f "
-        "\\u00e9\\u2028\\ud83d\\ude00\"}",
+        ("{\"text\":\"\\u0001\\u001f\\b\\t\\n\\f\\r\\\"\\\\/ \\u007f "
+         "\\u00e9\\u2028\\ud83d\\ude00\"}"),
         "{\"x\":1.0,\"y\":-0,\"z\":1e3}",
     };
     weft_trace *t = begin(dir);
