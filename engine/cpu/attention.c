@@ -1,0 +1,298 @@
+/* Attention: which thread sums which positions for which queries.
+ *
+ * The sums are fixed: positions are cut into spans of CPU_SPAN at absolute multiples of it; a query's
+ * result over a span starts from nothing; its spans are merged in order, the first one as it is. So it
+ * does not matter whether one thread walks all spans of a query (many tokens) or several threads
+ * take a span each (one token, long context), nor which queries share the key loads.
+ *
+ * A group is the query heads of one KV head (in portions of CPU_QUERIES), for one or more
+ * tokens that follow one another on one timeline. All its queries share each load of a key; in the
+ * values, they share the positions that all may see, and each walks its own head and tail alone.
+ */
+#include "engine/cpu/cpu.h"
+
+#include <assert.h>
+
+enum { PAGES_OF_SPAN = CPU_SPAN / WEFT_PAGE, ITEMS_PER_THREAD = 4, FEW_TOKENS = 8 };
+
+typedef struct attention_job {
+    weft_backend *b;
+    const weft_attention *a;
+    size_t group;       /* query heads of a KV head */
+    size_t parts;       /* portions of a group */
+    size_t part;        /* heads in a portion (the last one may have less) */
+    size_t tokens;      /* that an item takes */
+    size_t token_items; /* items of a (KV head, portion) */
+    uint64_t first;     /* split: the wave's first unit */
+} attention_job;
+
+/* The queries of `n` consecutive tokens and `heads` consecutive heads of one KV head. Query t * heads +
+ * h is head `head + h` of token `token + t`. */
+typedef struct query_group {
+    size_t token, n;
+    size_t kv_head, head, heads;
+} query_group;
+
+/* A thread's memory for one group. */
+typedef struct workspace {
+    float *q;     /* chunks of up to k->queries queries: [key_dim][queries of the chunk] */
+    float *score; /* [CPU_QUERIES][CPU_SPAN] */
+    float *value; /* [CPU_QUERIES][value_dim] of a span */
+    float *total; /* [CPU_QUERIES][value_dim] of all spans so far */
+} workspace;
+
+static workspace workspace_of(const weft_backend *b, const weft_kv_layout *l, int thread) {
+    float *p = b->attention_thread + (size_t)thread * b->attention_thread_floats;
+    workspace w = {.q = p, .score = p + CPU_QUERIES * l->key_dim};
+    w.value = w.score + CPU_QUERIES * CPU_SPAN;
+    w.total = w.value + CPU_QUERIES * l->value_dim;
+    return w;
+}
+
+/* ---- the positions a token sees ---- */
+
+static int64_t first_position(const weft_attention *a, size_t token) {
+    int64_t position = a->row[token].position;
+    return a->window > 0 && position >= a->window ? position - a->window + 1 : 0;
+}
+
+static int64_t first_span(const weft_attention *a, size_t token) {
+    return first_position(a, token) / CPU_SPAN;
+}
+
+static int64_t last_span(const weft_attention *a, size_t token) {
+    return a->row[token].position / CPU_SPAN;
+}
+
+/* Positions of a span that a token sees: [from, to), relative to the span; empty if from >= to. */
+typedef struct visible {
+    int64_t from, to;
+} visible;
+
+static visible visible_in(const weft_attention *a, size_t token, int64_t span) {
+    int64_t from = first_position(a, token) - span * CPU_SPAN;
+    int64_t to = a->row[token].position + 1 - span * CPU_SPAN;
+    return (visible){from > 0 ? from : 0, to < CPU_SPAN ? to : CPU_SPAN};
+}
+
+/* ---- one group over one span ---- */
+
+static void load_queries(const weft_backend *b, const weft_attention *a, const query_group *g,
+                         float *out) {
+    const size_t key_dim = a->layout->key_dim, n = g->n * g->heads, most = (size_t)b->k->queries;
+    for (size_t first = 0; first < n; first += most) {
+        size_t width = cpu_min(most, n - first);
+        for (size_t i = 0; i < width; i++) {
+            size_t token = g->token + (first + i) / g->heads;
+            size_t head = g->head + (first + i) % g->heads;
+            const float *q = a->q + (token * a->n_head + head) * key_dim;
+            for (size_t d = 0; d < key_dim; d++) out[d * width + i] = q[d] * a->scale;
+        }
+        out += width * key_dim;
+    }
+}
+
+static const uint8_t *keys_of(const weft_attention *a, const query_group *g, int64_t page) {
+    const weft_row *row = &a->row[g->token + g->n - 1];
+    return (const uint8_t *)row->page[page] +
+           weft_kv_offset(a->layout, a->layer, (uint32_t)g->kv_head);
+}
+
+/* Scores of queries [first, last) against the pages that hold positions [from, to) of the span. */
+static void score(const weft_backend *b, const weft_attention *a, const query_group *g,
+                  const workspace *w, int64_t span, visible v, size_t first, size_t last) {
+    const size_t key_dim = a->layout->key_dim, n = g->n * g->heads, most = (size_t)b->k->queries;
+    for (int64_t page = v.from / WEFT_PAGE; page * WEFT_PAGE < v.to; page++) {
+        const uint8_t *keys = keys_of(a, g, span * PAGES_OF_SPAN + page);
+        for (size_t i = first / most * most; i < last; i += most)
+            b->k->scores[a->layout->type](keys, key_dim, w->q + i * key_dim, cpu_min(most, n - i),
+                                          w->score + i * CPU_SPAN + page * WEFT_PAGE);
+    }
+}
+
+/* Adds positions [v.from, v.to) to the values of queries [first, last). */
+static void accumulate(const weft_backend *b, const weft_attention *a, const query_group *g,
+                       const workspace *w, int64_t span, visible v, size_t first, size_t last) {
+    const weft_kv_layout *l = a->layout;
+    const size_t size = weft_kv_element(l), most = (size_t)b->k->queries;
+    while (v.from < v.to) {
+        int64_t page = v.from / WEFT_PAGE, at = v.from % WEFT_PAGE;
+        int64_t n = cpu_min((size_t)(WEFT_PAGE - at), (size_t)(v.to - v.from));
+        const uint8_t *values = keys_of(a, g, span * PAGES_OF_SPAN + page) +
+                                size * (WEFT_PAGE * (size_t)l->key_dim + (size_t)at * l->value_dim);
+        for (size_t i = first; i < last; i += most)
+            b->k->values[l->type](values, l->value_dim, w->score + i * CPU_SPAN + v.from,
+                                  cpu_min(most, last - i), (size_t)n, w->value + i * l->value_dim);
+        v.from += n;
+    }
+}
+
+/* state[q] and w->value[q] of the group's queries that see something of the span; others are untouched. */
+static void attend_span(const weft_backend *b, const weft_attention *a, const query_group *g,
+                        const workspace *w, int64_t span, cpu_state *state) {
+    size_t first = 0, last = g->n; /* the tokens that see something: neighbours */
+    while (first < last && last_span(a, g->token + first) < span) first++;
+    while (first < last && first_span(a, g->token + last - 1) > span) last--;
+    if (first == last) return;
+    const visible early = visible_in(a, g->token + first, span);
+    const visible late = visible_in(a, g->token + last - 1, span);
+    const visible common = {late.from, early.to > late.from ? early.to : late.from};
+    score(b, a, g, w, span, (visible){early.from, late.to}, first * g->heads, last * g->heads);
+    memset(w->value + first * g->heads * a->layout->value_dim, 0,
+           (last - first) * g->heads * a->layout->value_dim * sizeof(float));
+    for (size_t t = first; t < last; t++) {
+        visible own = visible_in(a, g->token + t, span);
+        for (size_t q = t * g->heads; q < (t + 1) * g->heads; q++)
+            b->k->softmax(w->score + q * CPU_SPAN, (size_t)own.from, (size_t)own.to, &state[q]);
+        own.to = own.to < common.from ? own.to : common.from;
+        accumulate(b, a, g, w, span, own, t * g->heads, (t + 1) * g->heads);
+    }
+    accumulate(b, a, g, w, span, common, first * g->heads, last * g->heads);
+    for (size_t t = first; t < last; t++) {
+        visible own = visible_in(a, g->token + t, span);
+        own.from = own.from > common.to ? own.from : common.to;
+        accumulate(b, a, g, w, span, own, t * g->heads, (t + 1) * g->heads);
+    }
+}
+
+static void add_span(const weft_backend *b, bool is_first, cpu_state *total, float *total_value,
+                     const cpu_state *state, const float *value, size_t value_dim) {
+    if (is_first) {
+        *total = *state;
+        memcpy(total_value, value, value_dim * sizeof *value);
+    } else {
+        b->k->merge(total, total_value, state, value, value_dim);
+    }
+}
+
+static void finish_query(const weft_backend *b, const weft_attention *a, const query_group *g,
+                         size_t q, const cpu_state *total, const float *value) {
+    const size_t value_dim = a->layout->value_dim;
+    size_t token = g->token + q / g->heads, head = g->head + q % g->heads;
+    b->k->finish(total, value, value_dim, a->out + (token * a->n_head + head) * value_dim);
+}
+
+/* ---- many tokens: an item walks all spans of its queries ---- */
+
+static void attend_group(const attention_job *job, const query_group *g, int thread) {
+    const weft_attention *a = job->a;
+    const size_t value_dim = a->layout->value_dim, last = g->token + g->n - 1;
+    const workspace w = workspace_of(job->b, a->layout, thread);
+    cpu_state state[CPU_QUERIES], total[CPU_QUERIES];
+    load_queries(job->b, a, g, w.q);
+    for (int64_t span = first_span(a, g->token); span <= last_span(a, last); span++) {
+        attend_span(job->b, a, g, &w, span, state);
+        for (size_t q = 0; q < g->n * g->heads; q++) {
+            size_t token = g->token + q / g->heads;
+            if (span < first_span(a, token) || span > last_span(a, token)) continue;
+            add_span(job->b, span == first_span(a, token), &total[q], w.total + q * value_dim,
+                     &state[q], w.value + q * value_dim, value_dim);
+        }
+    }
+    for (size_t q = 0; q < g->n * g->heads; q++)
+        finish_query(job->b, a, g, q, &total[q], w.total + q * value_dim);
+}
+
+/* Item -> KV head and portion of its heads; the tokens are the caller's. */
+static query_group group_of(const attention_job *job, size_t item) {
+    size_t kv_head = item / job->parts, part = item % job->parts;
+    return (query_group){.kv_head = kv_head,
+                         .head = kv_head * job->group + part * job->part,
+                         .heads = cpu_min(job->part, job->group - part * job->part)};
+}
+
+static void attention_item(void *context, uint32_t item, int thread) {
+    const attention_job *job = context;
+    const weft_attention *a = job->a;
+    query_group g = group_of(job, item / job->token_items);
+    size_t t = item % job->token_items * job->tokens, end = cpu_min(a->n, t + job->tokens);
+    while (t < end) { /* runs of tokens that follow one another on a timeline */
+        size_t next = t + 1;
+        while (next < end && a->row[next].page == a->row[t].page &&
+               a->row[next].position == a->row[next - 1].position + 1)
+            next++;
+        g.token = t;
+        g.n = next - t;
+        attend_group(job, &g, thread);
+        t = next;
+    }
+}
+
+/* ---- few tokens: every span is a unit of its own, in waves as large as the slots allow ---- */
+
+static uint64_t spans_of(const weft_attention *a, size_t token) {
+    return (uint64_t)(last_span(a, token) - first_span(a, token) + 1);
+}
+
+/* Unit -> its group and span; units run through the tokens, their groups, their spans. */
+static query_group unit_of(const attention_job *job, uint64_t unit, int64_t *out_span) {
+    const weft_attention *a = job->a;
+    const size_t groups = a->layout->n_head_kv * job->parts;
+    size_t token = 0;
+    for (; unit >= spans_of(a, token) * groups; token++) unit -= spans_of(a, token) * groups;
+    query_group g = group_of(job, (size_t)(unit / spans_of(a, token)));
+    g.token = token;
+    g.n = 1;
+    *out_span = first_span(a, token) + (int64_t)(unit % spans_of(a, token));
+    return g;
+}
+
+static void unit_item(void *context, uint32_t item, int thread) {
+    const attention_job *job = context;
+    const weft_kv_layout *l = job->a->layout;
+    int64_t span;
+    query_group g = unit_of(job, job->first + item, &span);
+    workspace w = workspace_of(job->b, l, thread);
+    w.value = job->b->attention_slot + (size_t)item * CPU_QUERIES * l->value_dim;
+    load_queries(job->b, job->a, &g, w.q);
+    attend_span(job->b, job->a, &g, &w, span,
+                job->b->attention_state + (size_t)item * CPU_QUERIES);
+}
+
+static void attend_by_spans(attention_job *job) {
+    weft_backend *b = job->b;
+    const weft_attention *a = job->a;
+    const size_t value_dim = a->layout->value_dim;
+    const workspace w = workspace_of(b, a->layout, 0);
+    cpu_state total[CPU_QUERIES];
+    uint64_t units = 0;
+    for (size_t t = 0; t < a->n; t++)
+        units += spans_of(a, t) * a->layout->n_head_kv * job->parts;
+    for (job->first = 0; job->first < units; job->first += b->attention_slots) {
+        size_t n = cpu_min(b->attention_slots, units - job->first);
+        cpu_pool_run(b->pool, unit_item, job, (uint32_t)n);
+        for (size_t i = 0; i < n; i++) {
+            int64_t span;
+            query_group g = unit_of(job, job->first + i, &span);
+            for (size_t q = 0; q < g.heads; q++) {
+                size_t slot = i * CPU_QUERIES + q;
+                float *value = w.total + q * value_dim;
+                add_span(b, span == first_span(a, g.token), &total[q], value,
+                         &b->attention_state[slot], b->attention_slot + slot * value_dim,
+                         value_dim);
+                if (span == last_span(a, g.token)) finish_query(b, a, &g, q, &total[q], value);
+            }
+        }
+    }
+}
+
+void cpu_attention(weft_backend *b, const weft_attention *a) {
+    const weft_kv_layout *l = a->layout;
+    assert(a->n <= b->max_tokens && a->n_head % l->n_head_kv == 0);
+    assert(l->key_dim <= b->max_columns && l->value_dim <= b->max_columns);
+    if (a->n == 0) return;
+    attention_job job = {.b = b, .a = a, .group = a->n_head / l->n_head_kv};
+    job.part = cpu_min(job.group, CPU_QUERIES);
+    job.parts = cpu_divide_up(job.group, job.part);
+    const size_t groups = l->n_head_kv * job.parts;
+    const size_t enough = (size_t)b->threads * ITEMS_PER_THREAD;
+    if (b->threads > 1 && a->n * groups < enough) {
+        attend_by_spans(&job);
+        return;
+    }
+    job.tokens = a->n <= FEW_TOKENS
+                     ? 1
+                     : cpu_max(1, cpu_min(CPU_QUERIES / job.part, a->n * groups / enough));
+    job.token_items = cpu_divide_up(a->n, job.tokens);
+    cpu_pool_run(b->pool, attention_item, &job, (uint32_t)(job.token_items * groups));
+}

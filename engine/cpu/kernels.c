@@ -1,0 +1,50 @@
+/* Which kernels this CPU runs. */
+#include "engine/cpu/kernels.h"
+
+#include <string.h>
+
+#ifdef WEFT_X86_64
+#include <cpuid.h>
+
+/* What the compilers' cpu_supports has no name for in every version. */
+static bool has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
+}
+
+static bool has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+}
+
+/* cpu_supports looks at what the operating system saves, too. */
+static bool has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+static bool always(void) {
+    return true;
+}
+
+const cpu_kernels *cpu_kernels_find(const char *isa, bool *known) {
+    static const struct {
+        const char *isa;
+        const cpu_kernels *kernels;
+        bool (*runs)(void);
+    } table[] = {
+#ifdef WEFT_X86_64
+        {"avx512", &cpu_kernels_avx512, has_avx512},
+        {"avx2", &cpu_kernels_avx2, has_avx2},
+#endif
+        {"scalar", &cpu_kernels_scalar, always},
+    };
+    *known = !isa;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        if (isa && strcmp(isa, table[i].isa) != 0) continue;
+        *known = true;
+        if (table[i].runs()) return table[i].kernels;
+    }
+    return NULL;
+}

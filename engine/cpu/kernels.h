@@ -1,0 +1,125 @@
+/* The kernels of one instruction set, and the memory layouts they share. Private to engine/cpu.
+ *
+ * kernels.inc is compiled once per instruction set over a small vector layer (lanes_*.h) and exports one
+ * table. Every width performs the same floating-point operations on each element in the same order,
+ * so the tables are interchangeable bit for bit; the scalar one is the specification.
+ *
+ * Repacked weights: tiles of 16 rows (the last one padded with zero rows). A tile is a sequence of
+ * blocks of 32 columns (K types: super-blocks of 256); within a block, row r's part of every field stands at
+ * index r, so a vector of rows is one contiguous load. `q` is [4 or 8][16 rows][4 bytes]:
+ *
+ *   Q8    d f16[16]                                        q u8[8][16][4]  value + 128
+ *   Q4    d f16[16]                                        q u8[4][16][4]  value + 8
+ *   Q4M   d f16[16]  m f16[16]                             q u8[4][16][4]
+ *   Q5    d f16[16]             high u8[16][4]             q u8[4][16][4]  value + 16
+ *   Q5M   d f16[16]  m f16[16]  high u8[16][4]             q u8[4][16][4]
+ *   Q4K   d f16[16]  m f16[16]  s u8[12][16]               q u8[8][4][16][4]
+ *   Q5K   d f16[16]  m f16[16]  s u8[12][16]  high u8[8][16][4]     q u8[8][4][16][4]
+ *   Q6K   d f16[16]             s i8[16][16]  high u8[8][2][16][4]  q u8[8][4][16][4]  value + 32
+ *   F16, BF16, F32: [columns][16]
+ *
+ * A group is 4 consecutive columns, one 32-bit word of a row; a block has 8. 4-bit words: low nibbles
+ * of q[k] are group k, high nibbles group k + 4. Fifth bits: bit g of byte b belongs to column 4 g + b.
+ * Sixth bits: word v, bits 2 i and 2 i + 1 of byte b belong to column 4 (4 v + i) + b. s of Q4K and
+ * Q5K: the file's 12 packed bytes, transposed. Every tile has exactly the bytes of its rows in the file.
+ *
+ * Activations: panels of up to 8 tokens (`width`). A quantised panel is, for each block of 32 columns, 52 * width
+ * bytes: i8 q[8 groups][width][4], f32 d[width], f32 s[width] = d * sum, i32 sum[width],
+ * i32 first[width], second[width] (sums of the two halves). A float panel is f32 [columns][width].
+ */
+#ifndef WEFT_ENGINE_CPU_KERNELS_H
+#define WEFT_ENGINE_CPU_KERNELS_H
+
+#include "engine/ops.h"
+
+#include <string.h>
+
+typedef enum cpu_format {
+    CPU_Q8,
+    CPU_Q4,
+    CPU_Q4M,
+    CPU_Q5,
+    CPU_Q5M,
+    CPU_Q4K,
+    CPU_Q5K,
+    CPU_Q6K,
+    CPU_F16,
+    CPU_BF16,
+    CPU_F32,
+    CPU_FORMATS
+} cpu_format;
+
+enum {
+    CPU_ROWS = 16,            /* rows of a tile */
+    CPU_WIDTH = 8,            /* most tokens of a panel */
+    CPU_BLOCK = 32,           /* columns of a block */
+    CPU_TOKEN_BYTES = 52,     /* of a quantised block and token */
+    CPU_SPAN = 256,           /* positions that attention sums at once: 4 pages */
+    CPU_QUERIES = 24,         /* most queries an attention item holds */
+    CPU_WIDTHS = 5            /* panel widths 1, 2, 3, 4, 8 */
+};
+
+/* Index of a panel width in the tables. */
+static inline int cpu_width_index(size_t width) {
+    return width <= 4 ? (int)width - 1 : 4;
+}
+/* The width of the panel that holds `tokens` (1..8) tokens. */
+static inline size_t cpu_panel_width(size_t tokens) {
+    return tokens <= 4 ? tokens : CPU_WIDTH;
+}
+
+/* out[t][r] = sum over the tile's `count` blocks (F formats: columns) for panel column t and tile row r. */
+typedef void (*cpu_tile_fn)(const uint8_t *tile, size_t count, const void *panel, float *out);
+
+/* What attention keeps of one query over some positions: max, the 16 strided partial sums of the
+ * exponentials, the weighted values. */
+typedef struct cpu_state {
+    float max;
+    float sum[16];
+} cpu_state;
+
+typedef struct cpu_kernels {
+    const char *name;
+    int queries; /* most queries per call of scores and values */
+    cpu_tile_fn tile[CPU_FORMATS][CPU_WIDTHS];
+    /* F formats: 4 consecutive tiles, one token; out [4][16] */
+    void (*tile4[CPU_FORMATS])(const uint8_t *tile, size_t count, const float *x, float *out);
+
+    /* x [tokens][stride] -> a quantised or float panel of cpu_panel_width(tokens). */
+    void (*quantise)(const float *x, size_t stride, size_t columns, size_t tokens, void *panel);
+    void (*interleave)(const float *x, size_t stride, size_t columns, size_t tokens, float *panel);
+
+    void (*rms_norm)(const float *x, const float *w, float eps, size_t dim, float *y);
+    /* out[i] = act(gate[i]) * up[i] */
+    void (*gate)(weft_activation act, const float *gate, const float *up, size_t n, float *out);
+    void (*add)(float *x, const float *y, size_t n);
+    /* One head: pairs of `dim` rotated by cos_sin [dim / 2][2]. */
+    void (*rotate)(float *x, size_t dim, weft_rope_kind kind, const float *cos_sin);
+    void (*to_half)(const float *x, size_t n, uint16_t *out);
+
+    /* out[i][p] = sum over dims of q[dim][i] * k[dim][p], p < 64, i < n; out rows CPU_SPAN apart */
+    void (*scores[2])(const void *k, size_t key_dim, const float *q, size_t n, float *out);
+    /* exp(score - max) in place for from <= p < to, 0 elsewhere in 0..255; fills max and sum */
+    void (*softmax)(float *score, size_t from, size_t to, cpu_state *state);
+    /* out[i][d] += p[i][j] * v[j][d] for j < positions in order; p rows CPU_SPAN apart */
+    void (*values[2])(const void *v, size_t value_dim, const float *p, size_t n, size_t positions,
+                      float *out);
+    /* into = into + from, both rescaled to the larger max */
+    void (*merge)(cpu_state *into, float *into_value, const cpu_state *from,
+                  const float *from_value, size_t value_dim);
+    /* out = value / sum */
+    void (*finish)(const cpu_state *state, const float *value, size_t value_dim, float *out);
+
+    float (*softmax_sum)(const float *x, size_t n, float max, float *out);
+} cpu_kernels;
+
+extern const cpu_kernels cpu_kernels_scalar;
+#ifdef WEFT_X86_64
+extern const cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512;
+#endif
+
+/* The widest table this CPU runs, or the one of that name: NULL if unknown (*known false) or if the CPU lacks
+ * it. */
+const cpu_kernels *cpu_kernels_find(const char *isa, bool *known);
+
+#endif

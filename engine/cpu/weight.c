@@ -1,0 +1,210 @@
+/* Repacking: GGUF rows -> tiles of 16 rows, the layouts of kernels.h.
+ *
+ * Every bit of the file is kept, only its place changes, so the repacked weights have the file's size
+ * and value. Tiles are independent and packed in parallel. 4-byte words are moved whole wherever
+ * the file's order allows; a packed word holds columns of one group, and Q4_K's nibbles, which pair
+ * column i with column i + 32, are paired anew with i + 16.
+ */
+#include "engine/cpu/cpu.h"
+#include "engine/cpu/dequant.h"
+#include "engine/cpu/half.h"
+
+#include <stdlib.h>
+
+enum { NIBBLES = 0x0f0f0f0f };
+
+static void store32(uint8_t *p, uint32_t v) {
+    memcpy(p, &v, sizeof v);
+}
+
+/* Every 4th bit of v from bit b on, closed up. */
+static uint32_t every_fourth(uint32_t v, int b) {
+    v = v >> b & 0x11111111;
+    v = (v | v >> 3) & 0x03030303;
+    v = (v | v >> 6) & 0x000f000f;
+    return (v | v >> 12) & 0xff;
+}
+
+/* Bit 4 g + b becomes bit g of byte b. */
+static uint32_t fifth_plane(uint32_t v) {
+    return every_fourth(v, 0) | every_fourth(v, 1) << 8 | every_fourth(v, 2) << 16 |
+           every_fourth(v, 3) << 24;
+}
+
+/* Q4_0, Q4_1, Q5_0, Q5_1: nibbles pair column i with i + 16 already. */
+static void pack_small(const uint8_t *in, size_t blocks, int r, uint8_t *tile, bool minimum,
+                       bool five) {
+    for (size_t i = 0; i < blocks; i++) {
+        memcpy(tile + 2 * r, in, 2);
+        if (minimum) memcpy(tile + 32 + 2 * r, in + 2, 2);
+        tile += minimum ? 64 : 32;
+        in += minimum ? 4 : 2;
+        if (five) {
+            store32(tile + 4 * r, fifth_plane(load32(in)));
+            tile += 64;
+            in += 4;
+        }
+        for (int k = 0; k < 4; k++) memcpy(tile + 64 * k + 4 * r, in + 4 * k, 4);
+        tile += 256;
+        in += 16;
+    }
+}
+
+static void pack_q4_0(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+    pack_small(in, blocks, r, tile, false, false);
+}
+static void pack_q4_1(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+    pack_small(in, blocks, r, tile, true, false);
+}
+static void pack_q5_0(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+    pack_small(in, blocks, r, tile, false, true);
+}
+static void pack_q5_1(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+    pack_small(in, blocks, r, tile, true, true);
+}
+
+static void pack_q8_0(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+    for (size_t i = 0; i < blocks; i++, in += 34, tile += 544) {
+        memcpy(tile + 2 * r, in, 2);
+        for (int g = 0; g < 8; g++)
+            store32(tile + 32 + 64 * g + 4 * r, load32(in + 2 + 4 * g) ^ 0x80808080);
+    }
+}
+
+/* A block's 4 words from 32 bytes whose nibbles at `shift` are its columns in order. */
+static void pack_nibbles(const uint8_t *in, int shift, int r, uint8_t *q) {
+    for (int k = 0; k < 4; k++) {
+        uint32_t low = load32(in + 4 * k) >> shift & NIBBLES;
+        uint32_t high = load32(in + 4 * k + 16) >> shift & NIBBLES;
+        store32(q + 64 * k + 4 * r, low | high << 4);
+    }
+}
+
+static void pack_q45_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile, bool five) {
+    for (size_t i = 0; i < blocks; i++) {
+        const uint8_t *high = in + 16, *qs = high + (five ? 32 : 0);
+        uint8_t *planes = tile + 256, *q = planes + (five ? 512 : 0);
+        memcpy(tile + 2 * r, in, 2);
+        memcpy(tile + 32 + 2 * r, in + 2, 2);
+        for (int k = 0; k < 12; k++) tile[64 + 16 * k + r] = in[4 + k];
+        for (int j = 0; j < 8; j++) {
+            pack_nibbles(qs + j / 2 * 32, j % 2 * 4, r, q + 256 * j);
+            if (!five) continue;
+            uint32_t plane = 0;
+            for (int g = 0; g < 8; g++) plane |= (load32(high + 4 * g) >> j & 0x01010101) << g;
+            store32(planes + 64 * j + 4 * r, plane);
+        }
+        in = qs + 128;
+        tile = q + 2048;
+    }
+}
+
+static void pack_q4_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+    pack_q45_k(in, blocks, r, tile, false);
+}
+static void pack_q5_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+    pack_q45_k(in, blocks, r, tile, true);
+}
+
+static void pack_q6_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+    for (size_t i = 0; i < blocks; i++, in += 210, tile += 3360) {
+        uint8_t *planes = tile + 288, *q = planes + 1024;
+        memcpy(tile + 2 * r, in + 208, 2);
+        for (int k = 0; k < 16; k++) tile[32 + 16 * k + r] = in[192 + k];
+        for (int j = 0; j < 8; j++) {
+            const uint8_t *low = in + 64 * (j / 4) + 32 * (j % 2), *high = in + 128 + 32 * (j / 4);
+            uint32_t plane[2] = {0, 0};
+            pack_nibbles(low, j % 4 / 2 * 4, r, q + 256 * j);
+            for (int g = 0; g < 8; g++)
+                plane[g / 4] |= (load32(high + 4 * g) >> j % 4 * 2 & 0x03030303) << g % 4 * 2;
+            store32(planes + 128 * j + 4 * r, plane[0]);
+            store32(planes + 128 * j + 64 + 4 * r, plane[1]);
+        }
+    }
+}
+
+static void pack_16_bit(const uint8_t *in, size_t columns, int r, uint8_t *tile) {
+    for (size_t c = 0; c < columns; c++) memcpy(tile + 32 * c + 2 * r, in + 2 * c, 2);
+}
+static void pack_f32(const uint8_t *in, size_t columns, int r, uint8_t *tile) {
+    for (size_t c = 0; c < columns; c++) memcpy(tile + 64 * c + 4 * r, in + 4 * c, 4);
+}
+
+static const struct {
+    weft_tensor_type type;
+    cpu_format format;
+    void (*pack)(const uint8_t *row, size_t blocks, int r, uint8_t *tile);
+} packers[] = {
+    {WEFT_Q8_0, CPU_Q8, pack_q8_0},   {WEFT_Q4_0, CPU_Q4, pack_q4_0},
+    {WEFT_Q4_1, CPU_Q4M, pack_q4_1},  {WEFT_Q5_0, CPU_Q5, pack_q5_0},
+    {WEFT_Q5_1, CPU_Q5M, pack_q5_1},  {WEFT_Q4_K, CPU_Q4K, pack_q4_k},
+    {WEFT_Q5_K, CPU_Q5K, pack_q5_k},  {WEFT_Q6_K, CPU_Q6K, pack_q6_k},
+    {WEFT_F16, CPU_F16, pack_16_bit}, {WEFT_BF16, CPU_BF16, pack_16_bit},
+    {WEFT_F32, CPU_F32, pack_f32},
+};
+
+typedef struct pack_job {
+    weft_weight *weight;
+    const uint8_t *source;
+    size_t row_bytes;
+    void (*pack)(const uint8_t *, size_t, int, uint8_t *);
+} pack_job;
+
+static void pack_tile(void *context, uint32_t item, int thread) {
+    const pack_job *job = context;
+    const weft_weight *w = job->weight;
+    uint8_t *tile = (uint8_t *)w->memory.at + item * w->tile_bytes;
+    size_t first = (size_t)item * CPU_ROWS, rows = cpu_min(CPU_ROWS, w->rows - first);
+    for (size_t r = 0; r < rows; r++)
+        job->pack(job->source + (first + r) * job->row_bytes, w->count, (int)r, tile);
+}
+
+weft_status cpu_weight_new(weft_backend *b, const weft_tensor *t, weft_weight **out,
+                           weft_error *err) {
+    size_t block, bytes, want;
+    const size_t columns = t->dim[0], rows = t->dim[1];
+    size_t k = 0, n = sizeof packers / sizeof *packers;
+    while (k < n && packers[k].type != t->type) k++;
+    if (k == n || !weft_tensor_block(t->type, &block, &bytes))
+        return weft_fail(err, WEFT_E_MODEL,
+                         "tensor %s: the CPU backend has no kernel for type %s; use another "
+                         "quantisation",
+                         t->name, weft_tensor_type_name(t->type));
+    if (t->dim[2] != 1 || t->dim[3] != 1 || columns == 0 || columns > UINT32_MAX || rows == 0 ||
+        rows > UINT32_MAX || columns % block != 0)
+        return weft_fail(err, WEFT_E_MODEL,
+                         "tensor %s: a matrix with columns in multiples of %zu is needed, this is "
+                         "%zu x %zu",
+                         t->name, block, columns, rows);
+    weft_weight *w = calloc(1, sizeof *w);
+    if (!w) return weft_fail(err, WEFT_E_MEMORY, "tensor %s: out of memory", t->name);
+    *w = (weft_weight){.backend = b,
+                       .format = packers[k].format,
+                       .rows = rows,
+                       .columns = columns,
+                       .tiles = cpu_divide_up(rows, CPU_ROWS),
+                       .count = columns / block};
+    size_t row_bytes = w->count * bytes;
+    if (weft_size_mul(row_bytes, CPU_ROWS, &w->tile_bytes) ||
+        weft_size_mul(w->tile_bytes, w->tiles, &want) || t->bytes < row_bytes * rows) {
+        free(w);
+        return weft_fail(err, WEFT_E_MODEL, "tensor %s: impossible size", t->name);
+    }
+    w->memory = cpu_arena_take(&b->arena, want);
+    if (!w->memory.at) {
+        free(w);
+        return weft_fail(err, WEFT_E_MEMORY, "tensor %s: %zu MiB: out of memory", t->name,
+                         want >> 20);
+    }
+    w->data = w->memory.at;
+    pack_job job = {w, t->data, row_bytes, packers[k].pack};
+    cpu_pool_run(b->pool, pack_tile, &job, (uint32_t)w->tiles);
+    *out = w;
+    return WEFT_OK;
+}
+
+void cpu_weight_free(weft_weight *w) {
+    if (!w) return;
+    cpu_arena_give(&w->backend->arena, w->memory);
+    free(w);
+}
