@@ -10,6 +10,7 @@
 #include "schemas/compile.h"
 #include "schemas/item.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -352,6 +353,7 @@ static void find_needs(builder *b)
         }
     }
     for (size_t i = 0; i < a->n; i++) {
+        assert(a->states[i].need != NEED_UNKNOWN); /* else a dead end: shapes_finish let it live */
         if (a->states[i].need > a->max_need) a->max_need = a->states[i].need;
         if (a->states[i].return_need > a->max_need) a->max_need = a->states[i].return_need;
     }

@@ -56,6 +56,8 @@ static void strings(void **state)
           "1.500", "1.", "[1]", "[1,\"a\",1]", "{}", "{\"k\":[1]}", "false", "\"12\"");
     TABLE("{\"anyOf\":[{\"const\":\"auto\"},{\"type\":\"string\",\"minLength\":6}]}", "\"auto\"",
           "\"automatic\"", "\"abcdef\"", NULL, "\"autos\"", "\"abc\"");
+    TABLE("{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"string\",\"maxLength\":2}]}", "\"\"",
+          "\"abc\"", NULL, "1");
     TABLE("{\"anyOf\":[{\"enum\":[\"north\",\"no\"]},{\"enum\":[\"none\",\"yes\"]}]}", "\"north\"",
           "\"no\"", "\"none\"", "\"yes\"", NULL, "\"n\"", "\"nor\"", "\"nones\"");
 }
@@ -109,6 +111,8 @@ static void arrays(void **state)
     TABLE("{\"type\":\"array\",\"prefixItems\":[{\"type\":\"string\"},true],\"items\":false,"
           "\"minItems\":1}",
           "[\"a\"]", "[\"a\",[[]]]", NULL, "[]", "[\"a\",1,2]");
+    TABLE("{\"type\":\"array\",\"prefixItems\":[{\"type\":\"integer\"},false,true]}", "[]", "[1]",
+          NULL, "[1,2]", "[1,2,3]");
     TABLE("{\"type\":\"array\",\"items\":false}", "[]", "[\n]", NULL, "[1]", "[\"");
     TABLE("{\"type\":\"array\",\"minItems\":70,\"items\":{\"const\":0}}", NULL, "[]", "[0,0]");
 }
@@ -277,6 +281,20 @@ static void depth_is_bounded_without_dead_ends(void **state)
     for (size_t i = 0; i < opened; i++) assert_true(weft_grammar_step(g, &s, ']'));
     assert_true(weft_grammar_done(g, &s));
     weft_grammar_free(g);
+    /* what must follow a member counts as well: 1 may not begin where [[[[0]]]] no longer fits */
+    g = grammar_of(
+        "{\"$ref\":\"#/$defs/l\",\"$defs\":{\"l\":{\"anyOf\":[{\"type\":\"array\",\"maxItems\":0},"
+        "{\"type\":\"array\",\"prefixItems\":[{\"const\":1},{\"const\":[[[[0]]]]}],"
+        "\"minItems\":2},{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/l\"},"
+        "\"minItems\":1,\"maxItems\":1}]}}}");
+    weft_grammar_begin(g, &s);
+    for (int i = 0; i < 60; i++) {
+        assert_true(weft_grammar_step(g, &s, '['));
+        weft_grammar_state probe = s;
+        assert_int_equal(weft_grammar_step(g, &probe, '1'), s.depth + 5 <= WEFT_GRAMMAR_DEPTH);
+    }
+    assert_true(weft_grammar_step(g, &s, ']'));
+    weft_grammar_free(g);
 }
 
 static void blanks_are_bounded(void **state)
@@ -342,6 +360,24 @@ static void a_large_union_is_loosened(void **state)
     weft_buffer_free(&text);
 }
 
+/* 2^30 branches would be needed to multiply this out. */
+static void many_alternatives_are_loosened(void **state)
+{
+    weft_buffer text = WEFT_BUFFER_INIT;
+    weft_buffer_puts(&text, "{\"type\":\"object\",\"required\":[\"k\"],\"allOf\":[");
+    for (int i = 0; i < 30; i++)
+        weft_buffer_printf(&text,
+                           "%s{\"anyOf\":[{\"properties\":{\"p%d\":{\"type\":\"integer\"}}},"
+                           "{\"required\":[\"q%d\"]}]}",
+                           i ? "," : "", i, i);
+    weft_buffer_puts(&text, "]}");
+    weft_grammar *g = grammar_of(weft_buffer_str(&text));
+    assert_true(grammar_accepts(g, "{\"k\":1}"));
+    assert_false(grammar_accepts(g, "{}"));
+    weft_grammar_free(g);
+    weft_buffer_free(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -358,6 +394,7 @@ int main(void)
         cmocka_unit_test(blanks_are_bounded),
         cmocka_unit_test(states_are_values),
         cmocka_unit_test(a_large_union_is_loosened),
+        cmocka_unit_test(many_alternatives_are_loosened),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
