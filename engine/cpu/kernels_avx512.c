@@ -1,0 +1,6 @@
+/* The kernels for AVX-512 with VNNI; compiled with that instruction set's flags (engine/meson.build). */
+#include "engine/cpu/lanes_avx512.h"
+
+#define KERNELS cpu_kernels_avx512
+#define KERNELS_NAME "cpu-avx512"
+#include "engine/cpu/kernels.inc"
