@@ -12,10 +12,15 @@
 
 #include <cmocka.h>
 
-enum { MAX_IDS = 4096, CALLS = 8, WALKS = 6 };
+enum { MAX_IDS = 4096, CALLS = 8, WALKS = 8 };
 
 static const char tools_text[] =
-    "[{\"type\": \"function\", \"function\": {\"name\": \"next_item\", \"description\": \"Moves to "
+    "[{\"type\": \"function\", \"function\": {\"name\": \"calculator\", \"description\": "
+    "\"Evaluates an arithmetic "
+    "expression exactly.\", \"parameters\": {\"type\": \"object\", \"properties\": "
+    "{\"expression\": {\"type\": "
+    "\"string\"}}, \"required\": [\"expression\"]}}}, "
+    "{\"type\": \"function\", \"function\": {\"name\": \"next_item\", \"description\": \"Moves to "
     "the next item of the "
     "list.\", \"parameters\": {\"type\": \"object\", \"properties\": {}}}}]";
 
@@ -65,8 +70,8 @@ static bool turn(walk *w, bool drop) {
     weft_turn *t = NULL;
     weft_turn_delta delta = {0};
     const weft_turn_result *result = NULL;
-    weft_turn_tool tool = {"next_item", NULL};
-    weft_turn_options options = {.tools = &tool, .n_tools = 1};
+    weft_turn_tool tool[] = {{"calculator", NULL}, {"next_item", NULL}};
+    weft_turn_options options = {.tools = tool, .n_tools = 2};
     size_t from = w->n;
     assert_int_equal(weft_turn_begin(&t, w->dialect, &options, &err), WEFT_OK);
     while (!delta.ended) {
@@ -108,7 +113,8 @@ static bool walk_is_right(weft_model *model, weft_dialect *dialect, uint64_t see
     weft_script script = {0};
     cJSON *tools = NULL;
     w = (walk){.model = model, .dialect = dialect, .right = true};
-    w.sampler = (weft_sampler){.temperature = 1, .top_p = 1, .repeat_penalty = 1, .seed = seed};
+    w.sampler = (weft_sampler){
+        .temperature = 1, .top_p = 1, .min_p = 0.05, .repeat_penalty = 1, .seed = seed};
     assert_int_equal(weft_json_parse(tools_text, strlen(tools_text), &tools, &err), WEFT_OK);
     assert_int_equal(weft_timeline_open(&w.timeline, model, NULL, NULL, 0, &err), WEFT_OK);
     assert_int_equal(weft_dialect_begin(dialect, NULL, tools,

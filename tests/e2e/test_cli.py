@@ -133,7 +133,7 @@ def a_signal_ends_the_run_resumably():
             work.mkdir()
             (work / "length").write_text("60\n")
             run = f"stopped-{code}"
-            args = ["-m", TINY, "--tools", "none", "--tool", NEXT, "--temp", "1", "--seed", "5"]
+            args = ["-m", TINY, "--tools", "calculator", "--tool", NEXT, "--temp", "1", "--min-p", "0.05", "--seed", "5"]
             task = "Walk the list. Keep a number in mind."
             started = subprocess.Popen([WEFT, "run", *args, "--workdir", str(work), "--run-id", run, task], env=home.env(),
                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -254,7 +254,7 @@ def a_trace_in_use_is_refused():
         work = home.path / "work"
         work.mkdir()
         (work / "length").write_text("60\n")
-        started = subprocess.Popen([WEFT, "run", "-m", TINY, "--tools", "none", "--tool", NEXT, "--workdir", str(work), "--temp", "1",
+        started = subprocess.Popen([WEFT, "run", "-m", TINY, "--tools", "calculator", "--tool", NEXT, "--workdir", str(work), "--temp", "1", "--min-p", "0.05",
                                     "--run-id", "busy", "Walk the list. Keep a number in mind."], env=home.env(),
                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         for _ in itertools.repeat(None, 2000):

@@ -73,7 +73,7 @@ def as_tool_result_it_stays_text_and_calls_nothing():
             work.mkdir()
             (work / "text").write_text(text)
             home.weft("run", "-m", TINY, "--tools", "calculator", "--tool", "echo.json", "--workdir", work, "--max-turns", "2",
-                      "--temp", "1", "--run-id", f"r{i}", "Walk the list. Keep a number in mind.")
+                      "--temp", "1", "--min-p", "0.05", "--run-id", f"r{i}", "Walk the list. Keep a number in mind.")
             events = home.events(f"r{i}")
             turns = bodies(events, "turn")
             sampled_calls = sum(len(t["calls"]) for t in turns)

@@ -23,7 +23,7 @@ def chain(rng, home, seed):
             return chain(rng, home, seed)
     text = rng.choice(["What is {}?", "Compute {}.", "Please work out {} for me.", "Calculate {} step by step."])
     run = f"chain-{seed}"
-    done = home.weft("run", "-m", TINY, "--tools", "calculator", "--temp", "1", "--seed", seed, "--run-id", run,
+    done = home.weft("run", "-m", TINY, "--tools", "calculator", "--temp", "1", "--min-p", "0.05", "--seed", seed, "--run-id", run,
                      text.format(f"{first} {' '.join(question)}"), check=0)
     equal(done.stdout.strip(), f"The result is {value}.", run)
     stats = home.stats(run)
@@ -38,7 +38,7 @@ def walk(rng, home, seed, calls):
     text = rng.choice(["Pick a number and go through the whole list.", "Think of a number, then walk the list.",
                        "Walk the list. Keep a number in mind."])
     run = f"walk-{seed}"
-    done = home.weft("run", "-m", TINY, "--tools", "none", "--tool", NEXT, "--workdir", work, "--temp", "1",
+    done = home.weft("run", "-m", TINY, "--tools", "calculator", "--tool", NEXT, "--workdir", work, "--temp", "1", "--min-p", "0.05",
                      "--seed", seed, "--run-id", run, text, check=0)
     events = home.events(run)
     thoughts = [b["text"] for b in bodies(events, "segment") if b["kind"] == "thought"]
