@@ -412,8 +412,11 @@ static weft_status run(transfer *t, weft_error *err)
         bool done = !t->failed && whole(t, code, http);
         if (t->failed) goto failed;
         if (done) break;
-        if (http == 416 && start_over(t, &t->why)) goto failed;
-        if (!transient(t, code, http)) return explain(t->where, code, http, err);
+        if (http == 416 && t->have > 0) { /* the resource is shorter than what was kept of it */
+            if (start_over(t, &t->why)) goto failed;
+        } else if (!transient(t, code, http)) {
+            return explain(t->where, code, http, err);
+        }
         if (t->have > t->best) {
             t->best = t->have;
             fruitless = 0;
