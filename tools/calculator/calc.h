@@ -97,15 +97,15 @@ calc_verdict calc_charge(calc_expression *e, size_t column, uint64_t bits);
 bool calc_is_last(const calc_expression *e);
 
 /* One operation on exact arguments: CALC_DONE with out, CALC_INEXACT or CALC_FAILED. */
-calc_verdict calc_exact(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_t out);
+calc_verdict calc_exact(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_ptr out);
 /* One operation on enclosed arguments at the pass's precision. May come out exact (floor). */
 calc_verdict calc_real(calc_expression *e, const calc_node *node, calc_value *arg, calc_value *out);
 
 /* floor, ceil, trunc and round (half away from zero) of a rational. */
-void calc_round_exact(calc_op op, const mpq_t x, mpz_t out);
+void calc_round_exact(calc_op op, mpq_srcptr x, mpz_ptr out);
 
 /* Appends an exact value. */
-weft_status calc_print_exact(const mpq_t q, weft_buffer *out, weft_error *err);
+weft_status calc_print_exact(mpq_srcptr q, weft_buffer *out, weft_error *err);
 /* Appends the decimal that both ends of [lo, hi] round to; CALC_UNDECIDED if they differ. With last,
  * an interval that holds zero and is narrow prints as 0. */
 calc_verdict calc_print_real(calc_expression *e, const calc_value *v, weft_buffer *out);

@@ -24,19 +24,19 @@ static calc_verdict too_large(calc_expression *e, const calc_node *node, double 
                      "smaller one, or for its logarithm");
 }
 
-static size_t bits_of(const mpq_t q)
+static size_t bits_of(mpq_srcptr q)
 {
     size_t num = mpz_sizeinbase(mpq_numref(q), 2), den = mpz_sizeinbase(mpq_denref(q), 2);
     return num > den ? num : den;
 }
 
-static bool is_whole(const mpq_t q)
+static bool is_whole(mpq_srcptr q)
 {
     return mpz_cmp_ui(mpq_denref(q), 1) == 0;
 }
 
 /* The verdict on a result that was computed: kept, rounded, or refused. */
-static calc_verdict fit(calc_expression *e, const calc_node *node, const mpq_t out)
+static calc_verdict fit(calc_expression *e, const calc_node *node, mpq_srcptr out)
 {
     size_t bits = bits_of(out);
     if (bits <= CALC_MAX_BITS) return CALC_DONE;
@@ -44,7 +44,7 @@ static calc_verdict fit(calc_expression *e, const calc_node *node, const mpq_t o
 }
 
 /* log2 |z| of a non-zero integer. */
-static double log2_of(const mpz_t z)
+static double log2_of(mpz_srcptr z)
 {
     long exponent;
     double mantissa = fabs(mpz_get_d_2exp(&exponent, z));
@@ -52,8 +52,8 @@ static double log2_of(const mpz_t z)
 }
 
 /* base^n for an integer n. */
-static calc_verdict power_whole(calc_expression *e, const calc_node *node, const mpq_t base, const mpz_t n,
-                                mpq_t out)
+static calc_verdict power_whole(calc_expression *e, const calc_node *node, mpq_srcptr base, mpz_srcptr n,
+                                mpq_ptr out)
 {
     int sign = mpz_sgn(n);
     if (mpq_sgn(base) == 0 && sign < 0) return calc_fail(e, node->column, "0 to a negative power divides by zero");
@@ -79,7 +79,7 @@ static calc_verdict power_whole(calc_expression *e, const calc_node *node, const
 }
 
 /* The n-th root of a rational, if it is rational. The sign has been dealt with. */
-static calc_verdict root_exact(const mpq_t x, unsigned long n, mpq_t out)
+static calc_verdict root_exact(mpq_srcptr x, unsigned long n, mpq_ptr out)
 {
     mpq_t r;
     mpq_init(r);
@@ -89,8 +89,8 @@ static calc_verdict root_exact(const mpq_t x, unsigned long n, mpq_t out)
     return exact ? CALC_DONE : CALC_INEXACT;
 }
 
-static calc_verdict power(calc_expression *e, const calc_node *node, const mpq_t base, const mpq_t exponent,
-                          mpq_t out)
+static calc_verdict power(calc_expression *e, const calc_node *node, mpq_srcptr base, mpq_srcptr exponent,
+                          mpq_ptr out)
 {
     if (is_whole(exponent)) return power_whole(e, node, base, mpq_numref(exponent), out);
     if (mpq_sgn(base) < 0)
@@ -110,7 +110,7 @@ static calc_verdict power(calc_expression *e, const calc_node *node, const mpq_t
     return verdict;
 }
 
-static calc_verdict root(calc_expression *e, const calc_node *node, const mpq_t x, const mpq_t n, mpq_t out)
+static calc_verdict root(calc_expression *e, const calc_node *node, mpq_srcptr x, mpq_srcptr n, mpq_ptr out)
 {
     if (!is_whole(n) || mpz_cmp_ui(mpq_numref(n), 1) < 0 || mpz_cmp_ui(mpq_numref(n), 1000000) > 0)
         return calc_fail(e, node->column, "the degree of a root is a whole number from 1 to 1,000,000");
@@ -126,7 +126,7 @@ static calc_verdict root(calc_expression *e, const calc_node *node, const mpq_t 
 }
 
 /* log of x to a whole base > 1, if it is whole: x = base^k or base^-k. */
-static calc_verdict log_exact(const mpq_t x, const mpz_t base, mpq_t out)
+static calc_verdict log_exact(mpq_srcptr x, mpz_srcptr base, mpq_ptr out)
 {
     bool below = mpz_cmp_ui(mpq_numref(x), 1) == 0;
     if (!below && !is_whole(x)) return CALC_INEXACT;
@@ -140,7 +140,7 @@ static calc_verdict log_exact(const mpq_t x, const mpz_t base, mpq_t out)
     return CALC_DONE;
 }
 
-static calc_verdict logarithm(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_t out)
+static calc_verdict logarithm(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_ptr out)
 {
     mpz_t base;
     if (mpq_sgn(arg[0].q) <= 0)
@@ -161,7 +161,7 @@ static calc_verdict logarithm(calc_expression *e, const calc_node *node, const c
 }
 
 /* A whole, non-negative number that fits a long. */
-static calc_verdict count_of(calc_expression *e, const calc_node *node, const mpq_t q, unsigned long *out)
+static calc_verdict count_of(calc_expression *e, const calc_node *node, mpq_srcptr q, unsigned long *out)
 {
     if (!is_whole(q) || mpq_sgn(q) < 0) return calc_fail(e, node->column, "this takes whole numbers from 0 up");
     if (!mpz_fits_ulong_p(mpq_numref(q))) return too_large(e, node, HUGE_VAL);
@@ -170,7 +170,7 @@ static calc_verdict count_of(calc_expression *e, const calc_node *node, const mp
 }
 
 /* log2 of n (n-1) ... (n-k+1) */
-static double log2_falling(const mpz_t n, unsigned long k)
+static double log2_falling(mpz_srcptr n, unsigned long k)
 {
     int sign;
     double d = mpz_get_d(n);
@@ -178,7 +178,7 @@ static double log2_falling(const mpz_t n, unsigned long k)
     return (lgamma_r(d + 1, &sign) - lgamma_r(d - (double)k + 1, &sign)) / log(2);
 }
 
-static calc_verdict factorial(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_t out)
+static calc_verdict factorial(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_ptr out)
 {
     unsigned long n = 0;
     if (count_of(e, node, arg->q, &n)) return CALC_FAILED;
@@ -190,7 +190,7 @@ static calc_verdict factorial(calc_expression *e, const calc_node *node, const c
     return CALC_DONE;
 }
 
-static void falling(const mpz_t n, unsigned long k, mpz_t out)
+static void falling(mpz_srcptr n, unsigned long k, mpz_ptr out)
 {
     mpz_t factor;
     mpz_init_set(factor, n);
@@ -200,7 +200,7 @@ static void falling(const mpz_t n, unsigned long k, mpz_t out)
 }
 
 /* n (n-1) ... (n-k+1), divided by k! for combinations, where the smaller of k and n-k does. */
-static calc_verdict choose(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_t out)
+static calc_verdict choose(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_ptr out)
 {
     unsigned long k = 0;
     mpz_srcptr n = mpq_numref(arg[0].q);
@@ -228,7 +228,7 @@ static calc_verdict choose(calc_expression *e, const calc_node *node, const calc
     return verdict;
 }
 
-void calc_round_exact(calc_op op, const mpq_t x, mpz_t out)
+void calc_round_exact(calc_op op, mpq_srcptr x, mpz_ptr out)
 {
     switch (op) {
     case CALC_FLOOR: mpz_fdiv_q(out, mpq_numref(x), mpq_denref(x)); return;
@@ -249,7 +249,7 @@ void calc_round_exact(calc_op op, const mpq_t x, mpz_t out)
 }
 
 /* round(x, n): to n decimals, or to tens and hundreds where n is negative. */
-static calc_verdict round_places(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_t out)
+static calc_verdict round_places(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_ptr out)
 {
     if (node->n == 2 && (!is_whole(arg[1].q) || mpz_cmpabs_ui(mpq_numref(arg[1].q), 1000) > 0))
         return calc_fail(e, node->column, "round(x, n) takes a whole n from -1000 to 1000");
@@ -270,8 +270,8 @@ static calc_verdict round_places(calc_expression *e, const calc_node *node, cons
 }
 
 /* x - y floor(x / y), or the floor alone. */
-static calc_verdict floor_division(calc_expression *e, const calc_node *node, const mpq_t x, const mpq_t y,
-                                   mpq_t out)
+static calc_verdict floor_division(calc_expression *e, const calc_node *node, mpq_srcptr x, mpq_srcptr y,
+                                   mpq_ptr out)
 {
     if (mpq_sgn(y) == 0) return calc_fail(e, node->column, "division by zero");
     mpz_t floor_of;
@@ -291,7 +291,7 @@ static calc_verdict floor_division(calc_expression *e, const calc_node *node, co
     return fit(e, node, out);
 }
 
-static calc_verdict whole_fold(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_t out)
+static calc_verdict whole_fold(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_ptr out)
 {
     for (size_t i = 0; i < node->n; i++)
         if (!is_whole(arg[i].q)) return calc_fail(e, node->column, "gcd and lcm take whole numbers");
@@ -307,7 +307,7 @@ static calc_verdict whole_fold(calc_expression *e, const calc_node *node, const 
 }
 
 /* sum, avg, min, max */
-static calc_verdict fold(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_t out)
+static calc_verdict fold(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_ptr out)
 {
     mpq_set(out, arg[0].q);
     for (size_t i = 1; i < node->n; i++) {
@@ -332,7 +332,7 @@ static calc_verdict fold(calc_expression *e, const calc_node *node, const calc_v
 
 /* f(0) = 0 or f(0) = 1 or f(1) = 0 are the only rational results of these functions at rational
  * arguments (Lindemann-Weierstrass); and their domains. */
-static calc_verdict transcendental(calc_expression *e, const calc_node *node, const mpq_t x, mpq_t out)
+static calc_verdict transcendental(calc_expression *e, const calc_node *node, mpq_srcptr x, mpq_ptr out)
 {
     int sign = mpq_sgn(x), to_one = mpq_cmp_ui(x, 1, 1), to_minus_one = mpq_cmp_si(x, -1, 1);
     bool zero_at_one = node->op == CALC_ACOS || node->op == CALC_ACOSH;
@@ -347,7 +347,7 @@ static calc_verdict transcendental(calc_expression *e, const calc_node *node, co
     return CALC_DONE;
 }
 
-calc_verdict calc_exact(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_t out)
+calc_verdict calc_exact(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_ptr out)
 {
     uint64_t bits = 64;
     for (size_t i = 0; i < node->n; i++) bits += bits_of(arg[i].q);

@@ -282,11 +282,12 @@ static calc_node *parse_primary(parser *p)
 static calc_node *parse_postfix(parser *p)
 {
     calc_node *node = parse_primary(p);
-    while (node) {
+    for (bool factorial = false; node;) {
         size_t column = p->x.column;
-        bool factorial = p->x.token == TOKEN_FACTORIAL;
+        bool again = factorial;
+        factorial = p->x.token == TOKEN_FACTORIAL;
         if (!factorial && (p->x.token != TOKEN_PERCENT || calc_lexer_value_follows(&p->x))) return node;
-        if (factorial && node->op == CALC_FACTORIAL) {
+        if (factorial && again) {
             fail(p, column, "'!!' may mean two things: write factorial(factorial(n)) for the one that is known");
             return NULL;
         }

@@ -38,7 +38,7 @@ static void put_number(weft_buffer *out, bool negative, const char *digits, long
     }
 }
 
-static void put_integer(weft_buffer *out, const mpz_t z)
+static void put_integer(weft_buffer *out, mpz_srcptr z)
 {
     char *to = weft_buffer_reserve(out, mpz_sizeinbase(z, 10) + 1);
     if (!to) return;
@@ -46,7 +46,7 @@ static void put_integer(weft_buffer *out, const mpz_t z)
     out->size += strlen(to);
 }
 
-static size_t digits_of(const mpz_t z)
+static size_t digits_of(mpz_srcptr z)
 {
     size_t n = mpz_sizeinbase(z, 10); /* exact or one too large */
     mpz_t power;
@@ -59,7 +59,7 @@ static size_t digits_of(const mpz_t z)
 
 /* Removes the factors 2 and 5. True if nothing else is left; *decimals is then how many decimals the
  * fraction has. */
-static bool terminates(const mpz_t den, unsigned long *decimals)
+static bool terminates(mpz_srcptr den, unsigned long *decimals)
 {
     mpz_t rest, factor;
     mpz_init(rest);
@@ -73,7 +73,7 @@ static bool terminates(const mpz_t den, unsigned long *decimals)
 }
 
 /* A fraction that ends: its digits without the point are q * 10^decimals. False if there are too many. */
-static bool print_terminating(const mpq_t q, unsigned long decimals, weft_buffer *out)
+static bool print_terminating(mpq_srcptr q, unsigned long decimals, weft_buffer *out)
 {
     if (decimals > CALC_MAX_BITS) return false;
     bool printed = false;
@@ -111,7 +111,7 @@ static bool print_terminating(const mpq_t q, unsigned long decimals, weft_buffer
 }
 
 /* Divides |q| by 10^(exponent - 19) and rounds half to even: 20 digits if the exponent was right. */
-static void scale_to_digits(const mpq_t q, long exponent, mpz_t out)
+static void scale_to_digits(mpq_srcptr q, long exponent, mpz_ptr out)
 {
     long shift = CALC_DIGITS - 1 - exponent;
     mpz_t num, den, rest;
@@ -127,7 +127,7 @@ static void scale_to_digits(const mpq_t q, long exponent, mpz_t out)
     mpz_clears(num, den, rest, NULL);
 }
 
-static void print_rounded(const mpq_t q, weft_buffer *out)
+static void print_rounded(mpq_srcptr q, weft_buffer *out)
 {
     long exponent = (long)mpz_sizeinbase(mpq_numref(q), 10) - (long)mpz_sizeinbase(mpq_denref(q), 10) + 1;
     mpz_t digits;
@@ -150,7 +150,7 @@ static void print_rounded(const mpq_t q, weft_buffer *out)
     mpz_clear(digits);
 }
 
-weft_status calc_print_exact(const mpq_t q, weft_buffer *out, weft_error *err)
+weft_status calc_print_exact(mpq_srcptr q, weft_buffer *out, weft_error *err)
 {
     unsigned long decimals;
     if (mpz_cmp_ui(mpq_denref(q), 1) == 0) {

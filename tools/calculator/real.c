@@ -96,7 +96,7 @@ static void clamp_high(calc_value *v, long bound)
 }
 
 /* x^n for a whole n. */
-static calc_verdict power_whole(calc_expression *e, const calc_node *node, const calc_value *x, const mpz_t n,
+static calc_verdict power_whole(calc_expression *e, const calc_node *node, const calc_value *x, mpz_srcptr n,
                                 calc_value *out)
 {
     int side = side_of(x, 0);

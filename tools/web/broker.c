@@ -129,7 +129,7 @@ weft_status broker_get(const tool_call *call, const broker_request *request, too
     weft_json_add_int(asked, "timeout_ms", seconds * 1000);
     weft_json_add_int(asked, "max_bytes", (int64_t)request->max_bytes);
     cJSON_AddBoolToObject(asked, "allow_private", request->allow_private);
-    cJSON_AddBoolToObject(asked, "any_type", request->any_type);
+    cJSON_AddBoolToObject(asked, "trust_first", request->trust_first);
     if (asked) weft_json_compact(asked, &input);
     cJSON_Delete(asked);
     weft_status status = weft_buffer_ok(&input, err);

@@ -15,7 +15,7 @@ typedef struct broker_page {
 typedef struct broker_request {
     const char *url;
     size_t max_bytes;
-    bool allow_private, any_type;
+    bool allow_private, trust_first; /* get.h */
 } broker_request;
 
 /* GET. *got is false where output holds a refusal. */

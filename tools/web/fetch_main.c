@@ -1,7 +1,7 @@
 /* weft-fetch: the broker. A program of its own, so that what talks to foreign servers and what parses
  * foreign pages holds no model, no workspace, no trace and no key; weft starts it in the sandbox.
  *
- *   weft-fetch get    with network: reads {"url","timeout_ms","max_bytes","allow_private","any_type"},
+ *   weft-fetch get    with network: reads {"url","timeout_ms","max_bytes","allow_private","trust_first"},
  *                     writes {"http_status","url","content_type","cut"} newline body,
  *                     or {"error"}
  *   weft-fetch text   without: reads {"content_type","url"} newline body,
@@ -59,7 +59,7 @@ static int get(const cJSON *asked)
         .timeout_ms = weft_json_int(asked, "timeout_ms", 20000),
         .max_bytes = (size_t)weft_json_int(asked, "max_bytes", 1 << 20),
         .allow_private = weft_json_bool(asked, "allow_private", false),
-        .any_type = weft_json_bool(asked, "any_type", false),
+        .trust_first = weft_json_bool(asked, "trust_first", false),
     };
     if (!request.url) return 2;
     if (curl_global_init(CURL_GLOBAL_DEFAULT)) return reply_error("out of memory");

@@ -22,7 +22,7 @@ typedef struct hop {
     CURL *curl;
     weft_buffer *body;
     bool cut, refused_type;
-    bool asked;                         /* a socket was asked for */
+    bool any_address;
     char refused[ADDRESS_TEXT_BYTES];   /* the last address that was refused, or "" */
 } hop;
 
@@ -69,7 +69,7 @@ static size_t on_body(char *bytes, size_t one, size_t n, void *context)
     hop *h = context;
     size_t room = h->request->max_bytes - h->body->size;
     (void)one; /* always 1 */
-    if (!h->request->any_type && !web_type_is_text(content_type_of(h->curl))) {
+    if (!web_type_is_text(content_type_of(h->curl))) {
         h->refused_type = true;
         return 0;
     }
@@ -83,8 +83,7 @@ static curl_socket_t on_socket(void *context, curlsocktype purpose, struct curl_
 {
     hop *h = context;
     (void)purpose;
-    h->asked = true;
-    if (!h->request->allow_private && !address_is_public(&address->addr, address->addrlen)) {
+    if (!h->any_address && !address_is_public(&address->addr, address->addrlen)) {
         address_text(&address->addr, address->addrlen, h->refused);
         return CURL_SOCKET_BAD;
     }
@@ -154,10 +153,13 @@ static weft_status fail_transfer(const hop *h, CURLcode code, const char *url, w
 }
 
 /* One request. *out_next is the target of a redirect, or NULL with the reply filled. */
-static weft_status get_once(const get_request *request, const char *url, int64_t deadline_ns, char **out_next,
-                            get_reply *out, weft_error *err)
+static weft_status get_once(const get_request *request, const char *url, bool first, int64_t deadline_ns,
+                            char **out_next, get_reply *out, weft_error *err)
 {
-    hop h = {.request = request, .body = &out->body, .curl = curl_easy_init()};
+    hop h = {.request = request,
+             .body = &out->body,
+             .curl = curl_easy_init(),
+             .any_address = request->allow_private || (first && request->trust_first)};
     char *next = NULL;
     int64_t left_ms = (deadline_ns - weft_monotonic_ns()) / 1000000;
     weft_status status = check_url(url, err);
@@ -198,7 +200,7 @@ weft_status web_get(const get_request *request, get_reply *out, weft_error *err)
     int64_t deadline_ns = weft_monotonic_ns() + request->timeout_ms * 1000000;
     weft_status status = url ? WEFT_OK : weft_fail(err, WEFT_E_MEMORY, "out of memory");
     for (int hops = 0; !status; hops++) {
-        status = get_once(request, url, deadline_ns, &next, &reply, err);
+        status = get_once(request, url, hops == 0, deadline_ns, &next, &reply, err);
         if (status || !next) break;
         free(url);
         url = next;

@@ -11,7 +11,7 @@ typedef struct get_request {
     int64_t timeout_ms;  /* of all hops together */
     size_t max_bytes;    /* of the decoded body; what is beyond is not read */
     bool allow_private;  /* private and loopback addresses too */
-    bool any_type;       /* also bodies that are no text */
+    bool trust_first;    /* the URL itself may lead to one, what it redirects to may not */
 } get_request;
 
 typedef struct get_reply {

@@ -11,6 +11,7 @@
 #include <iconv.h>
 #include <libxml/HTMLparser.h>
 #include <libxml/uri.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -292,31 +293,7 @@ static void write_text(const xmlNode *root, const char *base, bool links, page_t
     write_tree(&w, root, false);
 }
 
-weft_status page_read_html(const char *bytes, size_t n, const char *charset, const char *base, bool links,
-                           page_text *out, weft_error *err)
-{
-    page_text page = {WEFT_BUFFER_INIT, WEFT_BUFFER_INIT};
-    if (n > INT32_MAX / 2) return weft_fail(err, WEFT_E_INVALID, "the page is too large");
-    /* without a word from the transport, valid UTF-8 is UTF-8, whatever a <meta> says */
-    if ((!charset || !*charset) && weft_utf8_valid(bytes, n) == n) charset = "UTF-8";
-    htmlDocPtr doc = htmlReadMemory(bytes, (int)n, base, charset && *charset ? charset : NULL,
-                                    HTML_PARSE_RECOVER | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING | HTML_PARSE_NONET);
-    const xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
-    if (root) {
-        /* the document node is the walk's root, so that the root element itself is entered */
-        write_title((const xmlNode *)doc, &page);
-        write_text((const xmlNode *)doc, base, links, &page);
-    }
-    xmlFreeDoc(doc);
-    if (page.text.failed || page.title.failed) {
-        page_text_free(&page);
-        return weft_fail(err, WEFT_E_MEMORY, "out of memory");
-    }
-    *out = page;
-    return WEFT_OK;
-}
-
-/* ---- plain text ---- */
+/* ---- charsets ---- */
 
 /* Converts what it can; a byte that has no meaning becomes "?". False if the charset is unknown. */
 static bool convert(const char *bytes, size_t n, const char *charset, weft_buffer *out)
@@ -338,19 +315,71 @@ static bool convert(const char *bytes, size_t n, const char *charset, weft_buffe
     return true;
 }
 
+/* Appends the bytes as UTF-8. charset "" or NULL: UTF-8 if it is valid as such, else Windows-1252, as
+ * browsers take it; the same if the charset is unknown. */
+static void to_utf8(const char *bytes, size_t n, const char *charset, weft_buffer *out)
+{
+    bool marked = n >= 2 && (memcmp(bytes, "\xff\xfe", 2) == 0 || memcmp(bytes, "\xfe\xff", 2) == 0);
+    if (marked) charset = "UTF-16";
+    if (!marked && n >= 3 && memcmp(bytes, "\xef\xbb\xbf", 3) == 0) bytes += 3, n -= 3;
+    bool said = charset && *charset;
+    bool utf8 = said ? strcasecmp(charset, "utf-8") == 0 || strcasecmp(charset, "us-ascii") == 0
+                     : weft_utf8_valid(bytes, n) == n;
+    if (!utf8 && said && convert(bytes, n, charset, out)) return;
+    if (!utf8 && weft_utf8_valid(bytes, n) != n && convert(bytes, n, "WINDOWS-1252", out)) return;
+    weft_utf8_scrub(bytes, n, out);
+}
+
+/* The charset that a <meta> in the first KiB names, or "". */
+static void meta_charset(const char *bytes, size_t n, char out[64])
+{
+    char begin[1025];
+    size_t size = n < 1024 ? n : 1024;
+    memcpy(begin, bytes, size);
+    begin[size] = '\0';
+    page_charset(begin, out);
+}
+
+weft_status page_read_html(const char *bytes, size_t n, const char *charset, const char *base, bool links,
+                           page_text *out, weft_error *err)
+{
+    page_text page = {WEFT_BUFFER_INIT, WEFT_BUFFER_INIT};
+    char named[64] = "";
+    weft_buffer utf8 = WEFT_BUFFER_INIT;
+    /* valid UTF-8 is UTF-8 whatever a <meta> says */
+    if (charset && *charset)
+        snprintf(named, sizeof named, "%s", charset);
+    else if (weft_utf8_valid(bytes, n) != n)
+        meta_charset(bytes, n, named);
+    to_utf8(bytes, n, named, &utf8);
+    if (utf8.failed || utf8.size > INT32_MAX) {
+        weft_buffer_free(&utf8);
+        return weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    }
+    htmlDocPtr doc = htmlReadMemory(weft_buffer_str(&utf8), (int)utf8.size, base, "UTF-8",
+                                    HTML_PARSE_RECOVER | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING | HTML_PARSE_NONET);
+    weft_buffer_free(&utf8);
+    const xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
+    if (root) {
+        /* the document node is the walk's root, so that the root element itself is entered */
+        write_title((const xmlNode *)doc, &page);
+        write_text((const xmlNode *)doc, base, links, &page);
+    }
+    xmlFreeDoc(doc);
+    if (page.text.failed || page.title.failed) {
+        page_text_free(&page);
+        return weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    }
+    *out = page;
+    return WEFT_OK;
+}
+
+/* ---- plain text ---- */
+
 weft_status page_read_plain(const char *bytes, size_t n, const char *charset, page_text *out, weft_error *err)
 {
     page_text page = {WEFT_BUFFER_INIT, WEFT_BUFFER_INIT};
-    bool marked = n >= 2 && (memcmp(bytes, "\xff\xfe", 2) == 0 || memcmp(bytes, "\xfe\xff", 2) == 0);
-    bool valid = weft_utf8_valid(bytes, n) == n;
-    if (marked) charset = "UTF-16";
-    if (!marked && n >= 3 && memcmp(bytes, "\xef\xbb\xbf", 3) == 0) bytes += 3, n -= 3;
-    bool named = charset && *charset && strcasecmp(charset, "utf-8") != 0 && strcasecmp(charset, "us-ascii") != 0;
-    if (!(named && convert(bytes, n, charset, &page.text))) {
-        bool said_utf8 = charset && *charset && !named;
-        if (valid || said_utf8 || !convert(bytes, n, "WINDOWS-1252", &page.text))
-            weft_utf8_scrub(bytes, n, &page.text);
-    }
+    to_utf8(bytes, n, charset, &page.text);
     if (page.text.failed) {
         page_text_free(&page);
         return weft_fail(err, WEFT_E_MEMORY, "out of memory");

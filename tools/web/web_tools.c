@@ -128,8 +128,8 @@ static weft_status search_searxng(const tool_call *call, const char *query, size
     weft_buffer_puts(&url, "/search?format=json&q=");
     put_encoded(query, &url);
     weft_status status = weft_buffer_ok(&url, err);
-    /* the user named this server, so it may well be a private one */
-    broker_request request = {.url = url.data, .max_bytes = ANSWER_BYTES, .allow_private = true};
+    /* the user named this server, so it may well be a private one; what it redirects to may not */
+    broker_request request = {.url = url.data, .max_bytes = ANSWER_BYTES, .trust_first = true};
     if (!status) status = broker_get(call, &request, output, &page, &got, err);
     if (!status && got) {
         put_searxng(&page, query, limit, output);
