@@ -13,9 +13,9 @@
  *   Q4M   d f16[16]  m f16[16]                             q u8[4][16][4]
  *   Q5    d f16[16]             high u8[16][4]             q u8[4][16][4]  value + 16
  *   Q5M   d f16[16]  m f16[16]  high u8[16][4]             q u8[4][16][4]
- *   Q4K   d f16[16]  m f16[16]  s u8[12][16]               q u8[8][4][16][4]
- *   Q5K   d f16[16]  m f16[16]  s u8[12][16]  high u8[8][16][4]     q u8[8][4][16][4]
- *   Q6K   d f16[16]             s i8[16][16]  high u8[8][2][16][4]  q u8[8][4][16][4]  value + 32
+ *   Q4K   d f16[16]  m f16[16]  s u8[12][16]  8 x {                     q u8[4][16][4] }
+ *   Q5K   d f16[16]  m f16[16]  s u8[12][16]  8 x { high u8[16][4]      q u8[4][16][4] }
+ *   Q6K   d f16[16]             s i8[16][16]  8 x { high u8[2][16][4]   q u8[4][16][4] }  value + 32
  *   F16, BF16, F32: [columns][16]
  *
  * A group is 4 consecutive columns, one 32-bit word of a row; a block has 8. 4-bit words: low nibbles

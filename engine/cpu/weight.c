@@ -83,19 +83,21 @@ static void pack_nibbles(const uint8_t *in, int shift, int r, uint8_t *q) {
 static void pack_q45_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile, bool five) {
     for (size_t i = 0; i < blocks; i++) {
         const uint8_t *high = in + 16, *qs = high + (five ? 32 : 0);
-        uint8_t *planes = tile + 256, *q = planes + (five ? 512 : 0);
         memcpy(tile + 2 * r, in, 2);
         memcpy(tile + 32 + 2 * r, in + 2, 2);
         for (int k = 0; k < 12; k++) tile[64 + 16 * k + r] = in[4 + k];
+        tile += 256;
         for (int j = 0; j < 8; j++) {
-            pack_nibbles(qs + j / 2 * 32, j % 2 * 4, r, q + 256 * j);
-            if (!five) continue;
-            uint32_t plane = 0;
-            for (int g = 0; g < 8; g++) plane |= (load32(high + 4 * g) >> j & 0x01010101) << g;
-            store32(planes + 64 * j + 4 * r, plane);
+            if (five) {
+                uint32_t plane = 0;
+                for (int g = 0; g < 8; g++) plane |= (load32(high + 4 * g) >> j & 0x01010101) << g;
+                store32(tile + 4 * r, plane);
+                tile += 64;
+            }
+            pack_nibbles(qs + j / 2 * 32, j % 2 * 4, r, tile);
+            tile += 256;
         }
         in = qs + 128;
-        tile = q + 2048;
     }
 }
 
@@ -107,18 +109,18 @@ static void pack_q5_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
 }
 
 static void pack_q6_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
-    for (size_t i = 0; i < blocks; i++, in += 210, tile += 3360) {
-        uint8_t *planes = tile + 288, *q = planes + 1024;
+    for (size_t i = 0; i < blocks; i++, in += 210) {
         memcpy(tile + 2 * r, in + 208, 2);
         for (int k = 0; k < 16; k++) tile[32 + 16 * k + r] = in[192 + k];
-        for (int j = 0; j < 8; j++) {
+        tile += 288;
+        for (int j = 0; j < 8; j++, tile += 384) {
             const uint8_t *low = in + 64 * (j / 4) + 32 * (j % 2), *high = in + 128 + 32 * (j / 4);
             uint32_t plane[2] = {0, 0};
-            pack_nibbles(low, j % 4 / 2 * 4, r, q + 256 * j);
+            pack_nibbles(low, j % 4 / 2 * 4, r, tile + 128);
             for (int g = 0; g < 8; g++)
                 plane[g / 4] |= (load32(high + 4 * g) >> j % 4 * 2 & 0x03030303) << g % 4 * 2;
-            store32(planes + 128 * j + 4 * r, plane[0]);
-            store32(planes + 128 * j + 64 + 4 * r, plane[1]);
+            store32(tile + 4 * r, plane[0]);
+            store32(tile + 64 + 4 * r, plane[1]);
         }
     }
 }
