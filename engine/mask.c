@@ -3,6 +3,9 @@
  * A state's row has one word per byte: the number of the next state, DEAD, or UNTRIED. Past STATES_MAX
  * states everything is forgotten at the start of a walk: numbers stay valid during one. Masks are kept
  * for MASKS_MAX states, and the one unused for longest makes room.
+ * Inside a string most of the vocabulary may follow, and with a maxLength every character makes a new state.
+ * So before it walks, the masker proves by the rows whether the state takes all plain characters alike, as
+ * many as a plain token has: then those tokens are one copy, and the walk is over the rest.
  * Measured on Qwen2.5's 151,936 tokens: docs/dialect.md. */
 #include "engine/mask_trie.h"
 
@@ -22,6 +25,7 @@ struct weft_masker {
     weft_machine machine;
     uint8_t *states; /* [n][state_bytes] */
     int32_t *rows;   /* [n][ROW] */
+    int32_t *takes;  /* [n] the state after any one plain character, DEAD, or UNTRIED */
     size_t n, capacity;
     int32_t *buckets; /* [n_buckets], open addressing; -1: empty */
     size_t n_buckets;
@@ -57,8 +61,10 @@ static bool grow(weft_masker *m)
     if (states) m->states = states;
     int32_t *rows = realloc(m->rows, capacity * ROW * sizeof *rows);
     if (rows) m->rows = rows;
+    int32_t *takes = realloc(m->takes, capacity * sizeof *takes);
+    if (takes) m->takes = takes;
     int32_t *buckets = malloc(n_buckets * sizeof *buckets);
-    if (!states || !rows || !buckets) {
+    if (!states || !rows || !takes || !buckets) {
         free(buckets);
         return false;
     }
@@ -84,6 +90,7 @@ static int32_t number_of(weft_masker *m, const void *state)
     memcpy(state_at(m, number), state, m->machine.state_bytes);
     int32_t *row = m->rows + (size_t)number * ROW;
     for (size_t i = 0; i < ROW; i++) row[i] = UNTRIED;
+    m->takes[number] = UNTRIED;
     insert(m, number);
     return number;
 }
@@ -101,14 +108,80 @@ static int32_t try_byte(weft_masker *m, int32_t from, uint8_t byte)
     return to;
 }
 
+static int32_t next_state(weft_masker *m, int32_t from, uint8_t byte)
+{
+    int32_t to = m->rows[(size_t)from * ROW + byte];
+    return to == UNTRIED ? try_byte(m, from, byte) : to;
+}
+
+/* The one state that every byte of [low, high] leads to from `from`; DEAD if there is none. */
+static int32_t all_lead(weft_masker *m, int32_t from, uint8_t low, uint8_t high)
+{
+    int32_t to = next_state(m, from, low);
+    for (unsigned byte = low + 1u; byte <= high && to >= 0; byte++) {
+        int32_t other = next_state(m, from, (uint8_t)byte);
+        if (other == UNTRIED) return UNTRIED;
+        if (other != to) return DEAD;
+    }
+    return to;
+}
+
+/* Well-formed UTF-8, by its first byte: the range of the second, then how many of 80 to bf. */
+static const struct {
+    uint8_t low, high, second_low, second_high, more;
+} sequences[] = {{0xc2, 0xdf, 0x80, 0xbf, 0}, {0xe0, 0xe0, 0xa0, 0xbf, 1},
+                 {0xe1, 0xec, 0x80, 0xbf, 1}, {0xed, 0xed, 0x80, 0x9f, 1},
+                 {0xee, 0xef, 0x80, 0xbf, 1}, {0xf0, 0xf0, 0x90, 0xbf, 2},
+                 {0xf1, 0xf3, 0x80, 0xbf, 2}, {0xf4, 0xf4, 0x80, 0x8f, 2}};
+
+/* The state after a plain character if it is the same for all of them, else DEAD; ASCII without quote and
+ * backslash in one byte, the rest as sequences. */
+static int32_t take_plain(weft_masker *m, int32_t from)
+{
+    static const uint8_t ascii[][2] = {{' ', '!'}, {'#', '['}, {']', 0x7f}};
+    if (m->takes[from] != UNTRIED) return m->takes[from];
+    int32_t to = all_lead(m, from, ascii[0][0], ascii[0][1]);
+    for (size_t i = 1; i < 3 && to >= 0; i++) {
+        int32_t other = all_lead(m, from, ascii[i][0], ascii[i][1]);
+        to = other == to || other == UNTRIED ? other : DEAD;
+    }
+    for (size_t i = 0; i < sizeof sequences / sizeof *sequences && to >= 0; i++) {
+        int32_t at = all_lead(m, from, sequences[i].low, sequences[i].high);
+        if (at >= 0) at = all_lead(m, at, sequences[i].second_low, sequences[i].second_high);
+        for (unsigned k = 0; k < sequences[i].more && at >= 0; k++)
+            at = all_lead(m, at, 0x80, 0xbf);
+        to = at == to || at == UNTRIED ? at : DEAD;
+    }
+    m->takes[from] = to;
+    return to;
+}
+
+/* Whether every plain token can follow: as many plain characters as the longest has. UNTRIED: no memory. */
+static int32_t takes_all_plain(weft_masker *m, int32_t from)
+{
+    for (size_t i = 0; i < WEFT_TRIE_PLAIN; i++) {
+        int32_t to = take_plain(m, from);
+        if (to < 0 || to == from) return to;
+        from = to;
+    }
+    return from;
+}
+
 static bool walk(weft_masker *m, int32_t start, uint32_t *bits)
 {
     const weft_trie *trie = m->trie;
+    const weft_trie_part *part = &trie->all;
+    int32_t plain = takes_all_plain(m, start);
+    if (plain == UNTRIED) return false;
+    if (plain != DEAD) {
+        part = &trie->rest;
+        memcpy(bits, trie->plain, weft_trie_words(trie) * sizeof *bits);
+    }
     m->path[0] = start;
-    for (size_t i = 0; i < trie->n;) {
-        const weft_trie_node *node = &trie->node[i];
-        int32_t from = m->path[node->depth], to = m->rows[(size_t)from * ROW + node->byte];
-        if (to == UNTRIED && (to = try_byte(m, from, node->byte)) == UNTRIED) return false;
+    for (size_t i = 0; i < part->n;) {
+        const weft_trie_node *node = &part->node[i];
+        int32_t to = next_state(m, m->path[node->depth], node->byte);
+        if (to == UNTRIED) return false;
         if (to == DEAD) {
             i = node->next;
             continue;
@@ -171,6 +244,7 @@ void weft_masker_free(weft_masker *m)
     for (size_t i = 0; i < MASKS_MAX; i++) free(m->slots[i].bits);
     free(m->states);
     free(m->rows);
+    free(m->takes);
     free(m->buckets);
     free(m->scratch);
     free(m);

@@ -18,7 +18,7 @@ weft_status weft_trie_new(weft_trie **out, const weft_tokenizer *tokenizer, cons
                           size_t n_skip, weft_error *err);
 void weft_trie_free(weft_trie *trie);
 bool weft_trie_has(const weft_trie *trie, int32_t id); /* id within the vocabulary */
-size_t weft_trie_words(const weft_trie *trie); /* of a bitset over the vocabulary */
+size_t weft_trie_words(const weft_trie *trie);         /* of a bitset over the vocabulary */
 size_t weft_trie_nodes(const weft_trie *trie);
 
 typedef struct weft_machine {

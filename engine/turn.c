@@ -31,8 +31,8 @@ static weft_status begin_stretch(weft_turn *t, weft_segment segment, size_t from
     return WEFT_OK;
 }
 
-weft_status weft_turn_begin(weft_turn **out, weft_dialect *dialect, const weft_turn_options *options,
-                            weft_error *err)
+weft_status weft_turn_begin(weft_turn **out, weft_dialect *dialect,
+                            const weft_turn_options *options, weft_error *err)
 {
     weft_turn *t = calloc(1, sizeof *t);
     if (!t) return weft_fail(err, WEFT_E_MEMORY, "begin a turn: out of memory");
@@ -168,7 +168,8 @@ static bool allowed(weft_turn *t, int32_t id)
 {
     if (t->options.unmasked) return true;
     if (t->mask_known || weft_tokenizer_is_end(t->dialect->tokenizer, id)) {
-        if (!t->mask_known && weft_turn_state_may_end(t->plan, &t->state) && t->forced < 0) return true;
+        if (!t->mask_known && weft_turn_state_may_end(t->plan, &t->state) && t->forced < 0)
+            return true;
         return weft_turn_mask(t) && (t->bits[id / 32] >> (id % 32) & 1);
     }
     if (t->forced >= 0) return id == t->forced;
@@ -258,7 +259,8 @@ static weft_status apply_budget(weft_turn *t, uint8_t phase_before, weft_error *
     if (t->state.phase != WEFT_PHASE_PROSE || t->options.choice != WEFT_CHOICE_REQUIRED)
         return WEFT_OK;
     if (phase_before == WEFT_PHASE_PROSE) t->n_prose++;
-    bool used_up = budget > 0 ? t->n_prose + t->n_thought >= budget : t->n_prose >= WEFT_REQUIRED_PROSE;
+    bool used_up =
+        budget > 0 ? t->n_prose + t->n_thought >= budget : t->n_prose >= WEFT_REQUIRED_PROSE;
     if (!used_up || t->state.must) return WEFT_OK;
     weft_turn_state_demand(&t->state);
     if (t->state.phase == WEFT_PHASE_LEAD)
@@ -321,7 +323,8 @@ static void bring_out(weft_turn *t, weft_turn_delta *out)
         size_t end = visible_end(t, t->shown_stretch);
         if (t->shown < s->body_from) t->shown = s->body_from;
         bool framed = s->segment != WEFT_ANSWER || t->shown_stretch > 0;
-        while (framed && t->shown == s->body_from && t->shown < end && t->text.data[t->shown] == '\n')
+        while (framed && t->shown == s->body_from && t->shown < end &&
+               t->text.data[t->shown] == '\n')
             t->stretch[t->shown_stretch].body_from = ++t->shown;
         if (t->shown < end) {
             out->segment = visible_label(t, s);
@@ -357,8 +360,8 @@ weft_status weft_turn_accept(weft_turn *t, int32_t id, weft_turn_delta *out, wef
     if (t->failed) return weft_fail(err, WEFT_E_MEMORY, "compute the token mask: out of memory");
     if (!fits)
         return weft_fail(err, WEFT_E_INVALID,
-                         "token %d: the mask of the turn does not allow it at position %zu", (int)id,
-                         t->n);
+                         "token %d: the mask of the turn does not allow it at position %zu",
+                         (int)id, t->n);
     weft_status status = remember(t, id, err);
     if (status) return status;
     size_t calls = 0, calls_before = 0;

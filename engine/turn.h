@@ -47,12 +47,13 @@ typedef struct weft_turn_state {
     uint8_t must;   /* PROSE: what is begun must become a call */
     uint8_t called; /* BETWEEN: after a call */
     uint8_t closed; /* BETWEEN: its closer stands; 2: and may yet be an opener's beginning */
-    uint8_t quoted, escaped; /* BODY, unmasked */
+    uint8_t quoted, escaped;     /* BODY, unmasked */
     uint16_t low, high, name_at; /* PROSE, object: names [low, high) agree in name_at bytes */
     uint16_t nesting;            /* BODY, unmasked */
     weft_grammar_state grammar;  /* BODY, masked */
 } weft_turn_state;
-_Static_assert(offsetof(weft_turn_state, grammar) == 20, "hashed and compared as bytes: no padding");
+_Static_assert(offsetof(weft_turn_state, grammar) == 20,
+               "hashed and compared as bytes: no padding");
 
 /* What a byte brought about. */
 enum {
@@ -102,8 +103,9 @@ weft_machine weft_turn_machine(const weft_plan *plan);
 /* ---- the turn ---- */
 
 typedef struct weft_stretch {
-    weft_segment segment; /* THOUGHT: of <think>; ANSWER: prose, whatever it turns out to be; CALL */
-    size_t from;          /* byte of the turn's text; it reaches to the next stretch */
+    weft_segment
+        segment; /* THOUGHT: of <think>; ANSWER: prose, whatever it turns out to be; CALL */
+    size_t from; /* byte of the turn's text; it reaches to the next stretch */
     size_t body_from, body_to; /* without delimiters; body_to SIZE_MAX: still open */
 } weft_stretch;
 

@@ -33,7 +33,8 @@ static cJSON *read_arguments(const cJSON *call, weft_buffer *words)
     const cJSON *p = cJSON_GetObjectItemCaseSensitive(call, "parameters");
     cJSON *inner = NULL;
     if (a && p) {
-        weft_buffer_puts(words, "The call has both \"arguments\" and \"parameters\". Write " SHAPE ".");
+        weft_buffer_puts(words,
+                         "The call has both \"arguments\" and \"parameters\". Write " SHAPE ".");
         return NULL;
     }
     if (!a) a = p;

@@ -41,7 +41,8 @@ static weft_status sorted_tools(const weft_turn_options *o, weft_turn_tool **out
         if (!only || strcmp(only, o->tools[i].name) == 0) list[n++] = o->tools[i];
     if (n == 0 && o->choice == WEFT_CHOICE_REQUIRED) {
         free(list);
-        return weft_fail(err, WEFT_E_INVALID, "require a call: %s%s is offered; offer it or require none",
+        return weft_fail(err, WEFT_E_INVALID,
+                         "require a call: %s%s is offered; offer it or require none",
                          only ? "no tool " : "no tool", only ? only : "");
     }
     qsort(list, n, sizeof *list, by_name);
@@ -152,9 +153,8 @@ static weft_status need_trie(weft_dialect *d, weft_error *err)
     if (!d->ends) return weft_fail(err, WEFT_E_MEMORY, "index the vocabulary: out of memory");
     for (size_t i = 0; i < n_vocab; i++)
         if (weft_tokenizer_is_end(d->tokenizer, (int32_t)i)) d->ends[d->n_ends++] = (int32_t)i;
-    int32_t skip[] = {d->delimiter.think,    d->delimiter.end_think,
-                      d->delimiter.call,     d->delimiter.end_call,
-                      d->delimiter.response, d->delimiter.end_response};
+    int32_t skip[] = {d->delimiter.think,    d->delimiter.end_think, d->delimiter.call,
+                      d->delimiter.end_call, d->delimiter.response,  d->delimiter.end_response};
     return weft_trie_new(&d->trie, d->tokenizer, skip, sizeof skip / sizeof *skip, err);
 }
 

@@ -104,9 +104,9 @@ static weft_status make_segments(weft_turn *t, weft_error *err)
     for (size_t i = 0; i < t->n_stretch && !status; i++) {
         bool is_prose = t->stretch[i].segment == WEFT_ANSWER;
         if (is_prose && is_blank(t, i)) continue;
-        weft_segment label = !is_prose       ? t->stretch[i].segment
+        weft_segment label = !is_prose     ? t->stretch[i].segment
                              : i == answer ? WEFT_ANSWER
-                                             : WEFT_THOUGHT;
+                                           : WEFT_THOUGHT;
         span body = body_of(t, i);
         if (is_prose && label == WEFT_THOUGHT) body = trimmed(t, body, "", "\n");
         size_t first_byte = is_prose ? body.from : t->stretch[i].from;
@@ -132,9 +132,9 @@ static weft_status make_calls(weft_turn *t, weft_error *err)
         char *raw = clean_copy(t, body);
         if (!raw) return weft_fail(err, WEFT_E_MEMORY, "conclude the turn: out of memory");
         call->raw = raw;
-        weft_status status = weft_turn_read_call(t->plan, t->text.data + body.from,
-                                                 body.to - body.from,
-                                                 s->body_to == SIZE_MAX && !t->ended, call, err);
+        weft_status status =
+            weft_turn_read_call(t->plan, t->text.data + body.from, body.to - body.from,
+                                s->body_to == SIZE_MAX && !t->ended, call, err);
         if (status) return status;
     }
     return WEFT_OK;

@@ -36,7 +36,9 @@ void weft_turn_state_begin(weft_turn_state *s)
 
 static weft_form form_of(unsigned mark)
 {
-    return mark == MARK_TAG ? WEFT_FORM_TAG : mark == MARK_TOOLS ? WEFT_FORM_TOOLS : WEFT_FORM_FENCE;
+    return mark == MARK_TAG     ? WEFT_FORM_TAG
+           : mark == MARK_TOOLS ? WEFT_FORM_TOOLS
+                                : WEFT_FORM_FENCE;
 }
 
 static unsigned closers_of(uint8_t form)
@@ -175,9 +177,11 @@ static bool narrow(const weft_plan *plan, weft_turn_state *s, uint8_t byte)
     return s->low < s->high;
 }
 
-static bool name_complete(const weft_plan *plan, weft_turn_state *s, unsigned *events, bool *refused)
+static bool name_complete(const weft_plan *plan, weft_turn_state *s, unsigned *events,
+                          bool *refused)
 {
-    if (plan->name[s->low][s->name_at]) return false; /* a name that ends here is the range's first */
+    if (plan->name[s->low][s->name_at])
+        return false; /* a name that ends here is the range's first */
     if (plan->choice == WEFT_CHOICE_NONE && !plan->unmasked) {
         *refused = true;
         return false;
@@ -398,7 +402,8 @@ static uint64_t machine_hash(const void *state)
     const weft_turn_state *s = state;
     uint64_t h = 0xcbf29ce484222325;
     const uint8_t *bytes = state;
-    for (size_t i = 0; i < offsetof(weft_turn_state, grammar); i++) h = (h ^ bytes[i]) * 0x100000001b3;
+    for (size_t i = 0; i < offsetof(weft_turn_state, grammar); i++)
+        h = (h ^ bytes[i]) * 0x100000001b3;
     if (s->phase == WEFT_PHASE_BODY) h ^= weft_grammar_state_hash(&s->grammar);
     return h ^ h >> 29;
 }

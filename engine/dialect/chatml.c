@@ -20,13 +20,13 @@
 #define END "<|im_end|>"
 
 static const char tools_head[] =
-    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided "
+    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are "
+    "provided "
     "with function signatures within <tools></tools> XML tags:\n<tools>";
 static const char tools_tail[] =
     "\n</tools>\n\nFor each function call, return a json object with function name and arguments "
     "within <tool_call></tool_call> XML tags:\n<tool_call>\n";
-static const char call_shape[] =
-    "{\"name\": <function-name>, \"arguments\": <args-json-object>}";
+static const char call_shape[] = "{\"name\": <function-name>, \"arguments\": <args-json-object>}";
 
 /* ---- writing ---- */
 
@@ -68,7 +68,8 @@ static weft_status put_system(const weft_dialect *d, const char *given, const cJ
         if (given || own) trusted(out, WEFT_SYSTEM, "\n\n");
         trusted(out, WEFT_SYSTEM, tools_head);
         const cJSON *tool;
-        cJSON_ArrayForEach(tool, tools) {
+        cJSON_ArrayForEach(tool, tools)
+        {
             trusted(out, WEFT_SYSTEM, "\n");
             weft_status status = put_json(out, WEFT_SYSTEM, tool, err);
             if (status) return status;
@@ -83,11 +84,11 @@ static weft_status put_system(const weft_dialect *d, const char *given, const cJ
     return WEFT_OK;
 }
 
-static void put_prompt(const weft_dialect *d, weft_segment segment, bool no_thought, weft_script *out)
+static void put_prompt(const weft_dialect *d, weft_segment segment, bool no_thought,
+                       weft_script *out)
 {
     trusted(out, segment, START "assistant\n");
-    if (no_thought && d->variant.closes_thought)
-        trusted(out, segment, "<think>\n\n</think>\n\n");
+    if (no_thought && d->variant.closes_thought) trusted(out, segment, "<think>\n\n</think>\n\n");
 }
 
 static void put_result(weft_script *out, const char *text, size_t n)
@@ -111,8 +112,9 @@ static weft_status begin(const weft_dialect *d, const char *system, const cJSON 
     return WEFT_OK;
 }
 
-static weft_status results(const weft_dialect *d, bool ended, const weft_result_text *result, size_t n,
-                           const char *note, weft_think think, weft_script *out, weft_error *err)
+static weft_status results(const weft_dialect *d, bool ended, const weft_result_text *result,
+                           size_t n, const char *note, weft_think think, weft_script *out,
+                           weft_error *err)
 {
     if (!ended) trusted(out, WEFT_RESULT, END);
     trusted(out, WEFT_RESULT, "\n" START "user");
@@ -141,10 +143,10 @@ static weft_status user(const weft_dialect *d, bool ended, const char *text, wef
 
 typedef struct message {
     const char *role;
-    weft_buffer joined;   /* owns content that came in parts */
-    const char *content;  /* "" where there is none */
-    const char *thought;  /* reasoning_content, or NULL */
-    const cJSON *calls;   /* array, or NULL */
+    weft_buffer joined;  /* owns content that came in parts */
+    const char *content; /* "" where there is none */
+    const char *thought; /* reasoning_content, or NULL */
+    const cJSON *calls;  /* array, or NULL */
 } message;
 
 /* Content is a string, null, or OpenAI's list of text parts. */
@@ -157,7 +159,8 @@ static weft_status read_content(const cJSON *content, size_t index, message *m, 
         return WEFT_OK;
     }
     const cJSON *part;
-    cJSON_ArrayForEach(part, content) {
+    cJSON_ArrayForEach(part, content)
+    {
         const char *type = weft_json_string(part, "type"), *text = weft_json_string(part, "text");
         if (!text || (type && strcmp(type, "text") != 0))
             return weft_fail(err, WEFT_E_INVALID,
@@ -167,7 +170,8 @@ static weft_status read_content(const cJSON *content, size_t index, message *m, 
     }
     if (!cJSON_IsArray(content))
         return weft_fail(err, WEFT_E_INVALID,
-                         "messages[%zu].content: give a string, null or a list of text parts", index);
+                         "messages[%zu].content: give a string, null or a list of text parts",
+                         index);
     m->content = weft_buffer_str(&m->joined);
     return weft_buffer_ok(&m->joined, err);
 }
@@ -188,7 +192,8 @@ static void free_messages(message *list, size_t n)
     free(list);
 }
 
-static weft_status read_messages(const cJSON *request, message **out, size_t *out_n, weft_error *err)
+static weft_status read_messages(const cJSON *request, message **out, size_t *out_n,
+                                 weft_error *err)
 {
     const cJSON *array = cJSON_GetObjectItemCaseSensitive(request, "messages"), *item;
     size_t n = 0, count = (size_t)cJSON_GetArraySize(array);
@@ -196,7 +201,8 @@ static weft_status read_messages(const cJSON *request, message **out, size_t *ou
         return weft_fail(err, WEFT_E_INVALID, "messages: give an array of at least one message");
     message *list = calloc(count, sizeof *list);
     if (!list) return weft_fail(err, WEFT_E_MEMORY, "read %zu messages: out of memory", count);
-    cJSON_ArrayForEach(item, array) {
+    cJSON_ArrayForEach(item, array)
+    {
         weft_status status = read_message(item, n, &list[n], err);
         if (status) {
             free_messages(list, count);
@@ -223,12 +229,13 @@ static weft_status put_call(const cJSON *call, size_t index, weft_script *out, w
     const char *name = weft_json_string(function, "name");
     const cJSON *arguments = cJSON_GetObjectItemCaseSensitive(function, "arguments");
     if (!name || !arguments)
-        return weft_fail(err, WEFT_E_INVALID, "messages[%zu].tool_calls: a call needs name and arguments",
-                         index);
+        return weft_fail(err, WEFT_E_INVALID,
+                         "messages[%zu].tool_calls: a call needs name and arguments", index);
     cJSON *parsed = NULL;
     weft_status status = WEFT_OK;
     if (cJSON_IsString(arguments)) {
-        status = weft_json_parse(arguments->valuestring, strlen(arguments->valuestring), &parsed, err);
+        status =
+            weft_json_parse(arguments->valuestring, strlen(arguments->valuestring), &parsed, err);
         if (status)
             return weft_fail_prefix(err, "messages[%zu].tool_calls: arguments of %s", index, name);
         arguments = parsed;
@@ -263,7 +270,8 @@ static void split_thought(piece *content, piece *thought)
     if (!first) return;
     for (const char *next; (next = strstr(last + 1, close));) last = next;
     *thought = strip_newlines((piece){text, (size_t)(first - text)}, false, true);
-    for (const char *at = text; (at = strstr(at, open)) && at < first; at++) from = at + strlen(open);
+    for (const char *at = text; (at = strstr(at, open)) && at < first; at++)
+        from = at + strlen(open);
     thought->n -= (size_t)(from - text) < thought->n ? (size_t)(from - text) : thought->n;
     thought->text = from;
     *thought = strip_newlines(*thought, true, false);
@@ -300,7 +308,8 @@ static weft_status put_assistant(const weft_dialect *d, const message *m, size_t
     foreign(out, label, content.text, content.n);
     const cJSON *call;
     bool first = true;
-    cJSON_ArrayForEach(call, m->calls) {
+    cJSON_ArrayForEach(call, m->calls)
+    {
         if (content.n || !first) trusted(out, WEFT_CALL, "\n");
         weft_status status = put_call(call, index, out, err);
         if (status) return status;
@@ -334,8 +343,7 @@ static weft_status render_qwen_messages(const weft_dialect *d, const message *m,
             foreign(out, label, m[i].content, strlen(m[i].content));
             trusted(out, label, END "\n");
         } else if (is(&m[i], "assistant")) {
-            weft_status status =
-                put_assistant(d, &m[i], i, i > question, i + 1 == n, out, err);
+            weft_status status = put_assistant(d, &m[i], i, i > question, i + 1 == n, out, err);
             if (status) return status;
         } else if (is(&m[i], "tool")) {
             if (i == 0 || !is(&m[i - 1], "tool")) trusted(out, WEFT_RESULT, START "user");

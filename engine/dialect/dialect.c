@@ -33,10 +33,11 @@ static weft_status choose(const weft_tokenizer *tokenizer, const char *architect
             *out = families[i];
             return WEFT_OK;
         }
-    return weft_fail(err, WEFT_E_MODEL,
-                     "choose a dialect: this %s model's vocabulary has no <|im_start|>, so it fits none of "
-                     "the dialects " KNOWN "; take an instruction-tuned model of those families",
-                     architecture && *architecture ? architecture : "unnamed");
+    return weft_fail(
+        err, WEFT_E_MODEL,
+        "choose a dialect: this %s model's vocabulary has no <|im_start|>, so it fits none of "
+        "the dialects " KNOWN "; take an instruction-tuned model of those families",
+        architecture && *architecture ? architecture : "unnamed");
 }
 
 /* The default system text stands in a string literal of its own, or after the header of the system
@@ -75,12 +76,10 @@ static weft_status read_variant(const char *source, weft_variant *v, weft_error 
 
 static weft_delimiters find_delimiters(const weft_tokenizer *t)
 {
-    weft_delimiters d = {weft_tokenizer_find(t, "<think>"),
-                         weft_tokenizer_find(t, "</think>"),
-                         weft_tokenizer_find(t, "<tool_call>"),
-                         weft_tokenizer_find(t, "</tool_call>"),
-                         weft_tokenizer_find(t, "<tool_response>"),
-                         weft_tokenizer_find(t, "</tool_response>")};
+    weft_delimiters d = {
+        weft_tokenizer_find(t, "<think>"),         weft_tokenizer_find(t, "</think>"),
+        weft_tokenizer_find(t, "<tool_call>"),     weft_tokenizer_find(t, "</tool_call>"),
+        weft_tokenizer_find(t, "<tool_response>"), weft_tokenizer_find(t, "</tool_response>")};
     if (d.think < 0 || d.end_think < 0) d.think = d.end_think = -1;
     return d;
 }
@@ -94,10 +93,11 @@ weft_status weft_dialect_new(weft_dialect **out, const weft_tokenizer *tokenizer
     if (status) return status;
     if (weft_tokenizer_find(tokenizer, "<|im_start|>") < 0 ||
         weft_tokenizer_find(tokenizer, "<|im_end|>") < 0)
-        return weft_fail(err, WEFT_E_MODEL,
-                         "dialect %s: the vocabulary lacks <|im_start|> or <|im_end|>; choose another "
-                         "dialect or model",
-                         family->name);
+        return weft_fail(
+            err, WEFT_E_MODEL,
+            "dialect %s: the vocabulary lacks <|im_start|> or <|im_end|>; choose another "
+            "dialect or model",
+            family->name);
     weft_dialect *d = calloc(1, sizeof *d);
     if (!d) return weft_fail(err, WEFT_E_MEMORY, "open the dialect: out of memory");
     d->family = family;
@@ -141,7 +141,8 @@ weft_status weft_dialect_render(const weft_dialect *dialect, const cJSON *reques
 }
 
 weft_status weft_dialect_begin(const weft_dialect *dialect, const char *system, const cJSON *tools,
-                               const char *user, weft_think think, weft_script *out, weft_error *err)
+                               const char *user, weft_think think, weft_script *out,
+                               weft_error *err)
 {
     weft_status status = dialect->family->begin(dialect, system, tools, user, think, out, err);
     return status ? status : weft_script_ok(out, err);

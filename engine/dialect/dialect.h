@@ -22,10 +22,10 @@ typedef enum weft_history {
 } weft_history;
 
 typedef struct weft_variant {
-    char *default_system;  /* put in where no system message is given; NULL: none */
-    bool writes_tools;     /* the template writes tool definitions, calls and results */
-    bool doubled_braces;   /* the tool text shows the call as {{"name": ...}} */
-    bool closes_thought;   /* thinking off: an empty thought stands in the generation prompt */
+    char *default_system; /* put in where no system message is given; NULL: none */
+    bool writes_tools;    /* the template writes tool definitions, calls and results */
+    bool doubled_braces;  /* the tool text shows the call as {{"name": ...}} */
+    bool closes_thought;  /* thinking off: an empty thought stands in the generation prompt */
     weft_history history;
 } weft_variant;
 

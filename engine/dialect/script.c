@@ -66,8 +66,8 @@ weft_status weft_script_encode_with(const weft_tokenizer *tokenizer, weft_script
     size_t *from = NULL, n = 0;
     weft_segment *segment = NULL;
     const weft_span *span = weft_script_spans(script);
-    weft_status status =
-        weft_tokenizer_encode(tokenizer, span, script->n, &ids, out_segment ? &from : NULL, &n, err);
+    weft_status status = weft_tokenizer_encode(tokenizer, span, script->n, &ids,
+                                               out_segment ? &from : NULL, &n, err);
     if (!status && out_segment) {
         segment = malloc((n ? n : 1) * sizeof *segment);
         if (!segment) status = weft_fail(err, WEFT_E_MEMORY, "label %zu tokens: out of memory", n);

@@ -1,0 +1,131 @@
+/* Any tokens into the recogniser, masked and unmasked. Whatever comes in: an id is accepted exactly if the mask
+ * has it, the segments cover the ids, texts are UTF-8, a call has arguments or an error, and a masked turn
+ * that ends has no call that is not JSON.
+ * Input: a byte of options, then a byte a token; 255 takes the byte after it for one of the special ids.
+ * Vocabulary: the tiny agent's in $WEFT_TEST_DATA (else tests/data). */
+#include "engine/turn.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+typedef struct bench {
+    weft_gguf *file;
+    weft_tokenizer *tokenizer;
+    weft_dialect *dialect;
+    weft_schema *schema;
+    weft_turn_tool tools[3];
+    int32_t byte_id[256], special[8];
+} bench;
+
+#define REQUIRE(condition)                                                                         \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
+            abort();                                                                               \
+        }                                                                                          \
+    } while (0)
+
+static const bench *get_bench(void)
+{
+    static bench b;
+    static const char *const special[8] = {"<think>",      "</think>",        "<tool_call>",
+                                           "</tool_call>", "<tool_response>", "</tool_response>",
+                                           "<|im_end|>",   "<|im_start|>"};
+    if (b.dialect) return &b;
+    weft_error err = {0};
+    const char *root = getenv("WEFT_TEST_DATA");
+    char path[4096];
+    snprintf(path, sizeof path, "%s/agent/tiny-agent-f16.gguf", root ? root : "tests/data");
+    cJSON *schema = NULL;
+    static const char text[] =
+        "{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"string\", \"maxLength\": 5}, "
+        "\"b\": {\"type\": \"array\", \"items\": {\"enum\": [1, \"x\"]}}}, \"required\": [\"a\"]}";
+    REQUIRE(!weft_gguf_open(&b.file, path, &err) &&
+            !weft_tokenizer_new(&b.tokenizer, b.file, &err));
+    REQUIRE(!weft_dialect_new(&b.dialect, b.tokenizer, "qwen2", NULL, NULL, &err));
+    REQUIRE(!weft_json_parse(text, sizeof text - 1, &schema, &err));
+    REQUIRE(!weft_schema_compile(schema, &b.schema, &err));
+    cJSON_Delete(schema);
+    b.tools[0] = (weft_turn_tool){"f", b.schema};
+    b.tools[1] = (weft_turn_tool){"fg", NULL};
+    b.tools[2] = (weft_turn_tool){"next", NULL};
+    for (size_t i = 0; i < 8; i++) b.special[i] = weft_tokenizer_find(b.tokenizer, special[i]);
+    for (size_t i = weft_tokenizer_size(b.tokenizer); i-- > 0;) {
+        weft_text bytes = weft_tokenizer_bytes(b.tokenizer, (int32_t)i, false);
+        if (bytes.size == 1) b.byte_id[(uint8_t)bytes.data[0]] = (int32_t)i;
+    }
+    return &b;
+}
+
+static bool valid(const char *text)
+{
+    return weft_utf8_valid(text, strlen(text)) == strlen(text);
+}
+
+static void check_result(weft_turn *turn, bool unmasked, size_t n_ids)
+{
+    const weft_turn_result *r = NULL;
+    weft_error err = {0};
+    size_t at = 0;
+    REQUIRE(weft_turn_finish(turn, &r, &err) == WEFT_OK);
+    for (size_t i = 0; i < r->n_segment; i++) {
+        REQUIRE(r->segment[i].from == at && r->segment[i].n > 0 && valid(r->segment[i].text));
+        at += r->segment[i].n;
+        REQUIRE(r->segment[i].segment != WEFT_ANSWER || r->n_call == 0);
+    }
+    REQUIRE(at == n_ids);
+    for (size_t i = 0; i < r->n_call; i++) {
+        const weft_turn_call *c = &r->call[i];
+        REQUIRE((c->error == NULL) == (c->arguments != NULL));
+        REQUIRE(c->name && c->raw && valid(c->name) && valid(c->raw) &&
+                (!c->error || valid(c->error)));
+        if (!unmasked && r->ended) REQUIRE(!c->error || strstr(c->error, "stands twice"));
+    }
+}
+
+/* The index-th allowed id, so that a masked turn always goes on. */
+static int32_t pick(const weft_mask *mask, size_t index, size_t n_vocab)
+{
+    index %= mask->n_allowed;
+    for (size_t id = 0; id < n_vocab; id++)
+        if ((mask->allowed[id / 32] >> (id % 32) & 1) && index-- == 0) return (int32_t)id;
+    return -1;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    const bench *b = get_bench();
+    if (size < 2) return 0;
+    weft_turn_options o = {.tools = b->tools, .n_tools = 3, .think_budget = data[1] & 15};
+    o.choice = (weft_choice)((data[0] & 3) % 3);
+    o.think = (weft_think)((data[0] >> 2 & 3) % 3);
+    o.unmasked = data[0] >> 4 & 1;
+    if (data[0] >> 5 & 1) o.only = "fg";
+    if (data[0] >> 6 & 1 && o.choice != WEFT_CHOICE_REQUIRED) o.n_tools = 0;
+    weft_turn *turn = NULL;
+    weft_turn_delta delta = {0};
+    weft_error err = {0};
+    size_t n_ids = 0, n_vocab = weft_tokenizer_size(b->tokenizer);
+    REQUIRE(weft_turn_begin(&turn, b->dialect, &o, &err) == WEFT_OK);
+    for (size_t i = 2; i < size && !delta.ended; i++) {
+        int32_t id = b->byte_id[data[i]];
+        if (data[i] == 255 && ++i < size) id = b->special[data[i] & 7];
+        const weft_mask *mask = weft_turn_mask(turn);
+        REQUIRE(o.unmasked ? !mask : mask && mask->n_allowed > 0);
+        bool fits = !mask || (mask->allowed[id / 32] >> (id % 32) & 1);
+        weft_status status = weft_turn_accept(turn, id, &delta, &err);
+        REQUIRE(status == (fits ? WEFT_OK : WEFT_E_INVALID));
+        if (!fits) {
+            id = pick(mask, i < size ? data[i] : 0, n_vocab);
+            REQUIRE(weft_turn_accept(turn, id, &delta, &err) == WEFT_OK);
+        }
+        REQUIRE(valid(delta.text));
+        n_ids++;
+    }
+    check_result(turn, o.unmasked, n_ids);
+    weft_turn_free(turn);
+    return 0;
+}
