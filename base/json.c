@@ -327,8 +327,12 @@ static weft_status put_number(const cJSON *v, style how, weft_buffer *out, weft_
         weft_buffer_printf(out, "%lld", (long long)d);
         return WEFT_OK;
     }
+    if (how == STYLE_COMPACT && source) { /* as it was written: nothing is lost, 1e400 stays JSON */
+        weft_buffer_puts(out, source);
+        return WEFT_OK;
+    }
     if (is_integer_source(source)) {
-        weft_buffer_puts(out, strcmp(source, "-0") == 0 && how == STYLE_PYTHON ? "0" : source);
+        weft_buffer_puts(out, strcmp(source, "-0") == 0 ? "0" : source);
         return WEFT_OK;
     }
     if (!source && d == floor(d) && fabs(d) < (double)JSON_INT_LIMIT) {

@@ -64,6 +64,12 @@ static void writes(const char *source,
     cJSON_Delete(v);
 }
 
+static weft_status compact(const cJSON *value, weft_buffer *out, weft_error *err)
+{
+    weft_json_compact(value, out);
+    return weft_buffer_ok(out, err);
+}
+
 static void json_python_writes_as_json_dumps(void **state) {
     writes("{\"b\":[1,2.50,1e5,1E400],\"a\":\"\\u00e9\\n<&>'/\\u007f\"}", weft_json_python,
            "{\"b\": [1, 2.5, 100000.0, Infinity], \"a\": \"\xc3\xa9\\n<&>'/\x7f\"}");
@@ -71,6 +77,11 @@ static void json_python_writes_as_json_dumps(void **state) {
            "[123456789012345678901234567890, 0, -0.0, 1e+16, 1e-05, 0.0001, 1e+22]");
     writes("[]", weft_json_python, "[]");
     writes("{}", weft_json_python, "{}");
+}
+
+static void json_compact_keeps_numbers_as_written(void **state)
+{
+    writes("[1e400, 0.10, 1E2, -0]", compact, "[1e400,0.10,1E2,-0]");
 }
 
 static void json_canonical_sorts_and_refuses_floats(void **state) {
@@ -129,6 +140,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(json_refuses_what_is_not_json),
         cmocka_unit_test(json_python_writes_as_json_dumps),
+        cmocka_unit_test(json_compact_keeps_numbers_as_written),
         cmocka_unit_test(json_canonical_sorts_and_refuses_floats),
         cmocka_unit_test(utf8_scrub_replaces_each_bad_byte),
         cmocka_unit_test(error_text_never_carries_control_characters),
