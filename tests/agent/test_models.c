@@ -669,6 +669,10 @@ static void a_file_is_registered(void **state)
     assert_true(m.present);
     models_pulled_free(&m);
 
+    char beside[700]; /* the directory above the store is no part of it */
+    snprintf(beside, sizeof beside, "%s.json", path);
+    assert_false(weft_file_exists(beside));
+
     assert_int_equal(unlink(path), 0); /* another file of that name does not replace it */
     file_one[SIZE - 1] ^= 1;
     write_model(path);
