@@ -21,14 +21,16 @@ enum {
 
 /* ---- what the file says ---- */
 
-static weft_status copy_text(const weft_gguf *file, const char *key, char **out, weft_error *err) {
+static weft_status copy_text(const weft_gguf *file, const char *key, char **out, weft_error *err)
+{
     weft_text text;
     if (!weft_gguf_text(file, key, &text)) return WEFT_OK;
     *out = strndup(text.data, text.size);
     return *out ? WEFT_OK : weft_fail(err, WEFT_E_MEMORY, "metadata: out of memory");
 }
 
-static uint64_t weights_of_type(const weft_gguf *file, weft_tensor_type type) {
+static uint64_t weights_of_type(const weft_gguf *file, weft_tensor_type type)
+{
     uint64_t n = 0;
     for (size_t i = 0; i < weft_gguf_tensor_count(file); i++) {
         const weft_tensor *t = weft_gguf_tensor_at(file, i);
@@ -38,7 +40,8 @@ static uint64_t weights_of_type(const weft_gguf *file, weft_tensor_type type) {
 }
 
 /* The type that holds most weights, vectors left out. */
-static const char *common_type(const weft_gguf *file) {
+static const char *common_type(const weft_gguf *file)
+{
     static const weft_tensor_type types[] = {
 #define X(name, number, block, bytes) WEFT_##name,
         WEFT_TENSOR_TYPES(X)
@@ -55,7 +58,8 @@ static const char *common_type(const weft_gguf *file) {
     return name;
 }
 
-static weft_status read_info(weft_model *m, const char *path, weft_error *err) {
+static weft_status read_info(weft_model *m, const char *path, weft_error *err)
+{
     weft_model_info *info = &m->info;
     m->text[0] = strdup(path);
     weft_status e = m->text[0] ? WEFT_OK : weft_fail(err, WEFT_E_MEMORY, "path: out of memory");
@@ -91,7 +95,8 @@ static weft_status read_info(weft_model *m, const char *path, weft_error *err) {
     return WEFT_OK;
 }
 
-static weft_status check_memory(const weft_model *m, weft_error *err) {
+static weft_status check_memory(const weft_model *m, weft_error *err)
+{
     long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
     if (pages <= 0 || page_bytes <= 0) return WEFT_OK;
     size_t memory = (size_t)pages * (size_t)page_bytes;
@@ -102,7 +107,8 @@ static weft_status check_memory(const weft_model *m, weft_error *err) {
                      m->info.file_bytes >> 20, memory >> 20);
 }
 
-static weft_status read_hparams(weft_model *m, const weft_engine_options *o, weft_error *err) {
+static weft_status read_hparams(weft_model *m, const weft_engine_options *o, weft_error *err)
+{
     weft_status e = weft_hparams_read(m->file, &m->h, err);
     if (e) return e;
     const weft_hparams *h = &m->h;
@@ -126,7 +132,8 @@ typedef struct scratch_part {
     size_t width;
 } scratch_part;
 
-static weft_status new_scratch(weft_model *m, int wanted_chunk, weft_error *err) {
+static weft_status new_scratch(weft_model *m, int wanted_chunk, weft_error *err)
+{
     const weft_hparams *h = &m->h;
     weft_scratch *s = &m->scratch;
     size_t n_q = (size_t)h->n_head * h->head_dim, n_kv = (size_t)h->n_head_kv * h->head_dim;
@@ -141,7 +148,8 @@ static weft_status new_scratch(weft_model *m, int wanted_chunk, weft_error *err)
     size_t chunk = fits < CHUNK_DEFAULT ? fits : CHUNK_DEFAULT;
     if (wanted_chunk > 0) chunk = (size_t)(wanted_chunk < CHUNK_MAX ? wanted_chunk : CHUNK_MAX);
 
-    s->bytes = (width * chunk + n_parts * step) * sizeof(float);
+    size_t last = 2 * WEFT_LOGIT_ROWS * (size_t)h->n_embd;
+    s->bytes = (width * chunk + n_parts * step + last) * sizeof(float);
     s->bytes = (s->bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
     s->memory = aligned_alloc(SCRATCH_ALIGN, s->bytes);
     s->row = calloc(chunk, sizeof *s->row);
@@ -154,13 +162,16 @@ static weft_status new_scratch(weft_model *m, int wanted_chunk, weft_error *err)
         next += (part[i].width * chunk + step - 1) / step * step;
         if (part[i].width > columns) columns = part[i].width;
     }
+    s->last = next;
     m->chunk = (int)chunk;
-    return m->ops->reserve(m->backend, chunk, columns, err);
+    size_t most = chunk > 2 * WEFT_LOGIT_ROWS ? chunk : 2 * WEFT_LOGIT_ROWS;
+    return m->ops->reserve(m->backend, most, columns, err);
 }
 
 /* ---- open and close ---- */
 
-static weft_status open_weights(weft_model *m, const weft_engine_options *o, weft_error *err) {
+static weft_status open_weights(weft_model *m, const weft_engine_options *o, weft_error *err)
+{
     weft_model_info *info = &m->info;
     weft_status e = read_hparams(m, o, err);
     if (!e) e = check_memory(m, err);
@@ -182,7 +193,8 @@ static weft_status open_weights(weft_model *m, const weft_engine_options *o, wef
 }
 
 weft_status weft_model_open(weft_model **out, const char *path, const weft_engine_options *options,
-                            weft_error *err) {
+                            weft_error *err)
+{
     const weft_engine_options defaults = {0};
     const weft_engine_options *o = options ? options : &defaults;
     weft_error own;
@@ -207,7 +219,8 @@ done:
     return e;
 }
 
-void weft_model_close(weft_model *model) {
+void weft_model_close(weft_model *model)
+{
     if (!model) return;
     weft_transformer_unload(model);
     weft_cpu_backend_free(model->backend);
@@ -222,19 +235,23 @@ void weft_model_close(weft_model *model) {
 
 /* ---- accessors ---- */
 
-const weft_model_info *weft_model_get_info(const weft_model *model) {
+const weft_model_info *weft_model_get_info(const weft_model *model)
+{
     return &model->info;
 }
 
-const weft_tokenizer *weft_model_tokenizer(const weft_model *model) {
+const weft_tokenizer *weft_model_tokenizer(const weft_model *model)
+{
     return model->tokenizer;
 }
 
-const char *weft_model_vocabulary_notice(const weft_model *model) {
+const char *weft_model_vocabulary_notice(const weft_model *model)
+{
     return model->notice;
 }
 
-static void add_type(cJSON *types, const weft_gguf *file, weft_tensor_type type) {
+static void add_type(cJSON *types, const weft_gguf *file, weft_tensor_type type)
+{
     int64_t count = 0, bytes = 0;
     for (size_t i = 0; i < weft_gguf_tensor_count(file); i++) {
         const weft_tensor *t = weft_gguf_tensor_at(file, i);
@@ -248,7 +265,8 @@ static void add_type(cJSON *types, const weft_gguf *file, weft_tensor_type type)
     cJSON_AddItemToArray(pair, cJSON_CreateNumber((double)bytes));
 }
 
-cJSON *weft_model_tensor_types(const weft_model *model) {
+cJSON *weft_model_tensor_types(const weft_model *model)
+{
     cJSON *types = cJSON_CreateObject();
     if (!types) return NULL;
 #define X(name, number, block, bytes) add_type(types, model->file, WEFT_##name);
@@ -257,10 +275,11 @@ cJSON *weft_model_tensor_types(const weft_model *model) {
     return types;
 }
 
-size_t weft_model_memory(const weft_model *model, int64_t n_tokens) {
+size_t weft_model_memory(const weft_model *model, int64_t n_tokens)
+{
     int64_t pages = n_tokens > 0 ? (n_tokens + WEFT_PAGE - 1) / WEFT_PAGE : 0;
     size_t kv = (size_t)pages * model->info.kv_page_bytes;
-    /* logits, probabilities and candidate ids of the timeline; the ids themselves */
-    size_t timeline = (size_t)model->info.n_vocab * 12 + (size_t)(n_tokens > 0 ? n_tokens : 0) * 4;
+    /* logits (twice), probabilities and candidate ids of the timeline; the ids themselves */
+    size_t timeline = (size_t)model->info.n_vocab * 16 + (size_t)(n_tokens > 0 ? n_tokens : 0) * 4;
     return kv + timeline + model->scratch.bytes;
 }

@@ -12,6 +12,8 @@
 #include "engine/ops.h"
 #include "engine/tokenizer.h"
 
+enum { WEFT_LOGIT_ROWS = 16 }; /* most tokens of one weft_model_logits */
+
 /* Weights of one transformer block; NULL where the architecture has none. n_q = n_head * head_dim,
  * n_kv = n_head_kv * head_dim. Matrices are [rows][columns]. */
 typedef struct weft_layer {
@@ -34,6 +36,7 @@ typedef struct weft_scratch {
     float *q, *attended;        /* [n_q] */
     float *k, *v;               /* [n_kv] */
     float *ff;                  /* [n_ff] */
+    float *last;                /* [2 * WEFT_LOGIT_ROWS][n_embd], before the output matrix */
     weft_row *row;              /* of the tokens still computed */
 } weft_scratch;
 
@@ -47,9 +50,10 @@ struct weft_model {
     weft_layer *layer;            /* [h.n_layer] */
     const weft_tensor *embedding; /* [n_vocab][n_embd], read from the mapping */
     weft_weight *output;          /* [n_vocab][n_embd] */
-    const float *output_norm;     /* [n_embd] */
-    float *vectors;               /* owns every norm and bias */
-    double *inv_freq[2];          /* [rope_dim / 2]: of full layers, of sliding ones */
+    bool output_is_quantised;
+    const float *output_norm; /* [n_embd] */
+    float *vectors;           /* owns every norm and bias */
+    double *inv_freq[2];      /* [rope_dim / 2]: of full layers, of sliding ones */
 
     weft_kv_layout kv;
     int64_t context;
@@ -69,7 +73,8 @@ const weft_tokenizer *weft_model_tokenizer(const weft_model *model);
  * ascending, lists the n_want tokens whose logits will be asked for. */
 void weft_model_forward(weft_model *model, const int32_t *ids, const weft_row *row, size_t n,
                         const size_t *want, size_t n_want);
-/* Logits of wanted tokens [from, from + n) of the last forward: out [n][n_vocab]. */
+/* Logits of wanted tokens [from, from + n) of the last forward, n <= WEFT_LOGIT_ROWS: out [2 n][n_vocab], of
+ * which the first n rows are the result and the others are used on the way. */
 void weft_model_logits(weft_model *model, size_t from, size_t n, float *out);
 
 #endif

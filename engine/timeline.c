@@ -16,15 +16,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { EACH_ROWS = 16 }; /* logits computed at once in weft_timeline_evaluate_each */
-
 struct weft_timeline {
     weft_model *model;
     weft_kv *kv;
     int32_t *ids; /* [context] */
     int64_t n_ids, n_evaluated, restored;
     bool has_logits;
-    float *logits; /* [n_vocab] after position n_evaluated - 1 */
+    float *logits; /* [2][n_vocab], the first after position n_evaluated - 1 (model.h) */
     float *weight; /* [n_vocab], the sampler's */
     int32_t *candidate;
     weft_row *row; /* [chunk] */
@@ -35,10 +33,11 @@ struct weft_timeline {
 
 typedef void (*logits_visit)(void *context, int64_t position, const float *logits);
 
-static weft_status allocate(weft_timeline *t, weft_error *err) {
+static weft_status allocate(weft_timeline *t, weft_error *err)
+{
     size_t n_vocab = t->model->h.n_vocab, chunk = (size_t)t->model->chunk;
     t->ids = malloc((size_t)t->model->context * sizeof *t->ids);
-    t->logits = malloc(n_vocab * sizeof *t->logits);
+    t->logits = malloc(2 * n_vocab * sizeof *t->logits);
     t->weight = malloc(n_vocab * sizeof *t->weight);
     t->candidate = malloc(n_vocab * sizeof *t->candidate);
     t->row = malloc(chunk * sizeof *t->row);
@@ -48,7 +47,8 @@ static weft_status allocate(weft_timeline *t, weft_error *err) {
     return WEFT_OK;
 }
 
-static void release(weft_timeline *t) {
+static void release(weft_timeline *t)
+{
     weft_kv_close(t->kv, t->n_evaluated);
     free(t->ids);
     free(t->logits);
@@ -60,7 +60,8 @@ static void release(weft_timeline *t) {
 }
 
 weft_status weft_timeline_open(weft_timeline **out, weft_model *model, const char *kv_dir,
-                               const int32_t *ids, size_t n, weft_error *err) {
+                               const int32_t *ids, size_t n, weft_error *err)
+{
     if (!model->layer)
         return weft_fail(err, WEFT_E_USAGE, "timeline: the model was opened without its weights");
     weft_timeline *t = calloc(1, sizeof *t);
@@ -80,7 +81,8 @@ weft_status weft_timeline_open(weft_timeline **out, weft_model *model, const cha
     return WEFT_OK;
 }
 
-void weft_timeline_close(weft_timeline *timeline) {
+void weft_timeline_close(weft_timeline *timeline)
+{
     if (!timeline) return;
     /* A page that cannot be sealed is recomputed by whoever opens the timeline next. */
     (void)weft_kv_seal(timeline->kv, timeline->ids, timeline->n_evaluated, true, NULL, NULL, NULL);
@@ -88,7 +90,8 @@ void weft_timeline_close(weft_timeline *timeline) {
 }
 
 weft_status weft_timeline_append(weft_timeline *timeline, const int32_t *ids, size_t n,
-                                 weft_error *err) {
+                                 weft_error *err)
+{
     int64_t room = timeline->model->context - timeline->n_ids;
     if (n > (size_t)room)
         return weft_fail(
@@ -104,10 +107,11 @@ weft_status weft_timeline_append(weft_timeline *timeline, const int32_t *ids, si
     return WEFT_OK;
 }
 
-/* One chunk: positions [from, from + n). With each_logits [EACH_ROWS][n_vocab] every position is
+/* One chunk: positions [from, from + n). With each_logits [2 * WEFT_LOGIT_ROWS][n_vocab] every position is
  * visited; else logits are computed after the last of all ids only. */
 static weft_status evaluate_chunk(weft_timeline *t, int64_t from, size_t n, float *each_logits,
-                                  logits_visit visit, void *context, weft_error *err) {
+                                  logits_visit visit, void *context, weft_error *err)
+{
     weft_model *m = t->model;
     size_t n_vocab = m->h.n_vocab, n_want = 0;
     weft_status status = weft_kv_begin(t->kv, from, (int64_t)n, err);
@@ -119,8 +123,8 @@ static weft_status evaluate_chunk(weft_timeline *t, int64_t from, size_t n, floa
     }
     t->has_logits = false;
     weft_model_forward(m, t->ids + from, t->row, n, t->want, n_want);
-    for (size_t i = 0; each_logits && i < n; i += EACH_ROWS) {
-        size_t rows = n - i < EACH_ROWS ? n - i : EACH_ROWS;
+    for (size_t i = 0; each_logits && i < n; i += WEFT_LOGIT_ROWS) {
+        size_t rows = n - i < WEFT_LOGIT_ROWS ? n - i : WEFT_LOGIT_ROWS;
         weft_model_logits(m, i, rows, each_logits);
         for (size_t j = 0; j < rows; j++)
             visit(context, from + (int64_t)(i + j), each_logits + j * n_vocab);
@@ -136,7 +140,8 @@ static weft_status evaluate_chunk(weft_timeline *t, int64_t from, size_t n, floa
 
 static weft_status evaluate(weft_timeline *t, float *each_logits, logits_visit visit,
                             void *visit_context, weft_progress progress, void *context,
-                            weft_error *err) {
+                            weft_error *err)
+{
     int64_t from = t->n_evaluated;
     /* Everything came from pages: the last position is computed again for its logits. */
     if (from == t->n_ids && from > 0 && !t->has_logits) from--;
@@ -157,52 +162,63 @@ static weft_status evaluate(weft_timeline *t, float *each_logits, logits_visit v
 }
 
 weft_status weft_timeline_evaluate(weft_timeline *timeline, weft_progress progress, void *context,
-                                   weft_error *err) {
+                                   weft_error *err)
+{
     return evaluate(timeline, NULL, NULL, NULL, progress, context, err);
 }
 
 weft_status weft_timeline_evaluate_each(weft_timeline *timeline, logits_visit visit, void *context,
-                                        weft_error *err) {
-    float *logits = malloc((size_t)EACH_ROWS * timeline->model->h.n_vocab * sizeof *logits);
+                                        weft_error *err)
+{
+    float *logits =
+        malloc(2 * (size_t)WEFT_LOGIT_ROWS * timeline->model->h.n_vocab * sizeof *logits);
     if (!logits)
-        return weft_fail(err, WEFT_E_MEMORY, "logits of %d rows: out of memory", EACH_ROWS);
+        return weft_fail(err, WEFT_E_MEMORY, "logits of %d rows: out of memory", WEFT_LOGIT_ROWS);
     weft_status status = evaluate(timeline, logits, visit, context, NULL, NULL, err);
     free(logits);
     return status;
 }
 
-int64_t weft_timeline_length(const weft_timeline *timeline) {
+int64_t weft_timeline_length(const weft_timeline *timeline)
+{
     return timeline->n_ids;
 }
 
-int64_t weft_timeline_pending(const weft_timeline *timeline) {
+int64_t weft_timeline_pending(const weft_timeline *timeline)
+{
     return timeline->n_ids - timeline->n_evaluated;
 }
 
-const int32_t *weft_timeline_ids(const weft_timeline *timeline) {
+const int32_t *weft_timeline_ids(const weft_timeline *timeline)
+{
     return timeline->ids;
 }
 
-int64_t weft_timeline_restored(const weft_timeline *timeline) {
+int64_t weft_timeline_restored(const weft_timeline *timeline)
+{
     return timeline->restored;
 }
 
-int64_t weft_timeline_evaluated(const weft_timeline *timeline) {
+int64_t weft_timeline_evaluated(const weft_timeline *timeline)
+{
     return weft_kv_evaluated(timeline->kv);
 }
 
-void weft_timeline_on_page(weft_timeline *timeline, weft_page_visit visit, void *context) {
+void weft_timeline_on_page(weft_timeline *timeline, weft_page_visit visit, void *context)
+{
     timeline->on_page = visit;
     timeline->on_page_context = context;
 }
 
-const float *weft_timeline_logits(const weft_timeline *timeline) {
+const float *weft_timeline_logits(const weft_timeline *timeline)
+{
     return timeline->has_logits ? timeline->logits : NULL;
 }
 
 weft_status weft_timeline_sample(const weft_timeline *timeline, const weft_sampler *sampler,
                                  const weft_mask *mask, int32_t *out_id, float *out_logprob,
-                                 weft_error *err) {
+                                 weft_error *err)
+{
     const weft_timeline *t = timeline;
     if (!t->has_logits || t->n_evaluated != t->n_ids)
         return weft_fail(err, WEFT_E_INVALID, "sampling: %lld ids are pending; evaluate them first",

@@ -30,23 +30,27 @@ static const char *const refused[] = {
     "attention.scale", "attention.clamp_kqv",    "attention.max_alibi_bias",
 };
 
-static const char *arch_key(char key[KEY_BYTES], const char *arch, const char *name) {
+static const char *arch_key(char key[KEY_BYTES], const char *arch, const char *name)
+{
     snprintf(key, KEY_BYTES, "%s.%s", arch, name);
     return key;
 }
 
-bool weft_arch_int(const weft_gguf *file, const char *arch, const char *name, int64_t *out) {
+bool weft_arch_int(const weft_gguf *file, const char *arch, const char *name, int64_t *out)
+{
     char key[KEY_BYTES];
     return weft_gguf_int(file, arch_key(key, arch, name), out);
 }
 
-bool weft_arch_float(const weft_gguf *file, const char *arch, const char *name, double *out) {
+bool weft_arch_float(const weft_gguf *file, const char *arch, const char *name, double *out)
+{
     char key[KEY_BYTES];
     return weft_gguf_float(file, arch_key(key, arch, name), out);
 }
 
 weft_status weft_arch_refuse_window(const weft_gguf *file, const char *arch, const weft_hparams *h,
-                                    weft_error *err) {
+                                    weft_error *err)
+{
     int64_t window = 0;
     if (weft_arch_int(file, arch, "attention.sliding_window", &window) && window > 0 &&
         window < h->context_length)
@@ -58,7 +62,8 @@ weft_status weft_arch_refuse_window(const weft_gguf *file, const char *arch, con
 
 /* An integer in 1..max; `fallback` 0 means the key is required. */
 static weft_status read_count(const weft_gguf *file, const char *arch, const char *name,
-                              int64_t max, uint32_t fallback, uint32_t *out, weft_error *err) {
+                              int64_t max, uint32_t fallback, uint32_t *out, weft_error *err)
+{
     int64_t value = fallback;
     if (!weft_arch_int(file, arch, name, &value) && fallback == 0)
         return weft_fail(err, WEFT_E_MODEL, "%s.%s: missing, or not an integer", arch, name);
@@ -70,13 +75,15 @@ static weft_status read_count(const weft_gguf *file, const char *arch, const cha
 }
 
 static weft_status check_positive(const char *arch, const char *name, double value, double max,
-                                  weft_error *err) {
+                                  weft_error *err)
+{
     if (isfinite(value) && value > 0 && value <= max) return WEFT_OK;
     return weft_fail(err, WEFT_E_MODEL, "%s.%s: %g is out of range", arch, name, value);
 }
 
 static weft_status read_heads(const weft_gguf *file, const char *arch, weft_hparams *h,
-                              weft_error *err) {
+                              weft_error *err)
+{
     weft_status s = read_count(file, arch, "attention.head_count", MAX_HEADS, 0, &h->n_head, err);
     if (!s)
         s = read_count(file, arch, "attention.head_count_kv", MAX_HEADS, h->n_head, &h->n_head_kv,
@@ -108,7 +115,8 @@ static weft_status read_heads(const weft_gguf *file, const char *arch, weft_hpar
 }
 
 static weft_status read_rope(const weft_gguf *file, const char *arch, weft_hparams *h,
-                             weft_error *err) {
+                             weft_error *err)
+{
     char key[KEY_BYTES];
     weft_text type = {"none", 4};
     (void)weft_gguf_text(file, arch_key(key, arch, "rope.scaling.type"), &type);
@@ -128,7 +136,8 @@ static weft_status read_rope(const weft_gguf *file, const char *arch, weft_hpara
 }
 
 static weft_status read_shape(const weft_gguf *file, const char *arch, weft_hparams *h,
-                              weft_error *err) {
+                              weft_error *err)
+{
     uint32_t context = 0;
     weft_status s = read_count(file, arch, "block_count", MAX_LAYERS, 0, &h->n_layer, err);
     if (!s) s = read_count(file, arch, "embedding_length", MAX_WIDTH, 0, &h->n_embd, err);
@@ -149,7 +158,8 @@ static weft_status read_shape(const weft_gguf *file, const char *arch, weft_hpar
     return s ? s : read_rope(file, arch, h, err);
 }
 
-static weft_status refuse_unknown(const weft_gguf *file, const char *arch, weft_error *err) {
+static weft_status refuse_unknown(const weft_gguf *file, const char *arch, weft_error *err)
+{
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         double value = 0;
         int64_t whole = 0;
@@ -167,8 +177,8 @@ static weft_status refuse_unknown(const weft_gguf *file, const char *arch, weft_
     return WEFT_OK;
 }
 
-static weft_status find_architecture(const weft_gguf *file, const weft_arch **out,
-                                     weft_error *err) {
+static weft_status find_architecture(const weft_gguf *file, const weft_arch **out, weft_error *err)
+{
     weft_text name;
     if (!weft_gguf_text(file, "general.architecture", &name))
         return weft_fail(err, WEFT_E_MODEL, "general.architecture: missing");
@@ -189,7 +199,8 @@ static weft_status find_architecture(const weft_gguf *file, const weft_arch **ou
     return WEFT_E_MODEL;
 }
 
-weft_status weft_hparams_read(const weft_gguf *file, weft_hparams *out, weft_error *err) {
+weft_status weft_hparams_read(const weft_gguf *file, weft_hparams *out, weft_error *err)
+{
     const weft_arch *arch = NULL;
     weft_hparams h = {0};
     weft_status s = find_architecture(file, &arch, err);

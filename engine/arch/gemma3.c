@@ -9,7 +9,8 @@
 
 #include <math.h>
 
-static weft_status configure(const weft_gguf *file, weft_hparams *h, weft_error *err) {
+static weft_status configure(const weft_gguf *file, weft_hparams *h, weft_error *err)
+{
     int64_t window = 0, period = 6;
     if (!weft_arch_int(file, "gemma3", "attention.sliding_window", &window) || window < 1 ||
         window > INT32_MAX)

@@ -2,7 +2,8 @@
  * Llama 3.1 and later ship their frequency factors as the tensor rope_freqs.weight. */
 #include "engine/arch/arch.h"
 
-static weft_status configure(const weft_gguf *file, weft_hparams *h, weft_error *err) {
+static weft_status configure(const weft_gguf *file, weft_hparams *h, weft_error *err)
+{
     h->rope = WEFT_ROPE_INTERLEAVED;
     h->rope_factors = true;
     return weft_arch_refuse_window(file, "llama", h, err);

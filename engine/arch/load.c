@@ -24,19 +24,22 @@ typedef struct loader {
     weft_error *err;
 } loader;
 
-static const char *layer_name(char name[NAME_BYTES], uint32_t layer, const char *part) {
+static const char *layer_name(char name[NAME_BYTES], uint32_t layer, const char *part)
+{
     snprintf(name, NAME_BYTES, "blk.%u.%s", layer, part);
     return name;
 }
 
-static size_t round_up(size_t n, size_t to) {
+static size_t round_up(size_t n, size_t to)
+{
     return (n + to - 1) / to * to;
 }
 
 /* The tensor of this name and shape (rows 0: one dimension), noted as taken. *out is NULL if it is
  * optional and missing. */
 static weft_status take(loader *l, const char *name, uint64_t columns, uint64_t rows, bool optional,
-                        const weft_tensor **out) {
+                        const weft_tensor **out)
+{
     const weft_tensor *t = weft_gguf_tensor_find(l->model->file, name);
     *out = NULL;
     if (!t && optional) return WEFT_OK;
@@ -55,7 +58,8 @@ static weft_status take(loader *l, const char *name, uint64_t columns, uint64_t 
 }
 
 /* weft_progress after each tensor; the file's pages behind it are not needed any more. */
-static weft_status finished(loader *l, const weft_tensor *t) {
+static weft_status finished(loader *l, const weft_tensor *t)
+{
     weft_gguf_release(l->model->file, t);
     l->done_bytes += t->bytes;
     const weft_engine_options *o = l->options;
@@ -65,8 +69,8 @@ static weft_status finished(loader *l, const weft_tensor *t) {
     return WEFT_OK;
 }
 
-static weft_status vector(loader *l, const char *name, uint32_t n, bool optional,
-                          const float **out) {
+static weft_status vector(loader *l, const char *name, uint32_t n, bool optional, const float **out)
+{
     const weft_tensor *t;
     weft_status status = take(l, name, n, 0, optional, &t);
     if (status || !t) return status;
@@ -80,7 +84,8 @@ static weft_status vector(loader *l, const char *name, uint32_t n, bool optional
 }
 
 static weft_status matrix(loader *l, const char *name, uint32_t columns, uint32_t rows,
-                          weft_weight **out) {
+                          weft_weight **out)
+{
     const weft_tensor *t;
     weft_status status = take(l, name, columns, rows, false, &t);
     if (status) return status;
@@ -90,7 +95,8 @@ static weft_status matrix(loader *l, const char *name, uint32_t columns, uint32_
     return finished(l, t);
 }
 
-static weft_status load_attention(loader *l, uint32_t i, weft_layer *w) {
+static weft_status load_attention(loader *l, uint32_t i, weft_layer *w)
+{
     const weft_hparams *h = &l->model->h;
     uint32_t n_q = h->n_head * h->head_dim, n_kv = h->n_head_kv * h->head_dim;
     bool no_bias = !h->qkv_bias;
@@ -115,7 +121,8 @@ static weft_status load_attention(loader *l, uint32_t i, weft_layer *w) {
     return e;
 }
 
-static weft_status load_feed_forward(loader *l, uint32_t i, weft_layer *w) {
+static weft_status load_feed_forward(loader *l, uint32_t i, weft_layer *w)
+{
     const weft_hparams *h = &l->model->h;
     char s[NAME_BYTES];
     weft_status e = vector(l, layer_name(s, i, "ffn_norm.weight"), h->n_embd, false, &w->ffn_norm);
@@ -130,7 +137,8 @@ static weft_status load_feed_forward(loader *l, uint32_t i, weft_layer *w) {
 
 /* inv_freq[i] = theta^(-2i / rope_dim) / scale / factor[i] */
 static weft_status rope_table(loader *l, double theta, double scale, const float *factor,
-                              double **out) {
+                              double **out)
+{
     uint32_t half = l->model->h.rope_dim / 2;
     double *inv_freq = malloc(half * sizeof *inv_freq);
     if (!inv_freq) return weft_fail(l->err, WEFT_E_MEMORY, "rope table: out of memory");
@@ -148,7 +156,8 @@ static weft_status rope_table(loader *l, double theta, double scale, const float
     return WEFT_OK;
 }
 
-static weft_status load_ropes(loader *l) {
+static weft_status load_ropes(loader *l)
+{
     weft_model *m = l->model;
     const float *factor = NULL;
     weft_status e = WEFT_OK;
@@ -158,21 +167,26 @@ static weft_status load_ropes(loader *l) {
     return e;
 }
 
-static weft_status load_ends(loader *l) {
+static weft_status load_ends(loader *l)
+{
     weft_model *m = l->model;
     const weft_hparams *h = &m->h;
     weft_status e = take(l, "token_embd.weight", h->n_embd, h->n_vocab, false, &m->embedding);
     if (!e) e = vector(l, "output_norm.weight", h->n_embd, false, &m->output_norm);
     if (e) return e;
-    if (weft_gguf_tensor_find(m->file, "output.weight"))
-        return matrix(l, "output.weight", h->n_embd, h->n_vocab, &m->output);
+    const weft_tensor *output = weft_gguf_tensor_find(m->file, "output.weight");
+    size_t block_weights = 1, block_bytes;
+    weft_tensor_block(output ? output->type : m->embedding->type, &block_weights, &block_bytes);
+    m->output_is_quantised = block_weights > 1;
+    if (output) return matrix(l, "output.weight", h->n_embd, h->n_vocab, &m->output);
     e = m->ops->weight_new(m->backend, m->embedding, &m->output, l->err); /* tied */
     if (e) return e;
     m->info.weight_bytes += m->ops->weight_bytes(m->output);
     return finished(l, m->embedding);
 }
 
-static weft_status refuse_untaken(loader *l) {
+static weft_status refuse_untaken(loader *l)
+{
     size_t n = weft_gguf_tensor_count(l->model->file);
     for (size_t i = 0; i < n && l->n_taken < n; i++) {
         const weft_tensor *t = weft_gguf_tensor_at(l->model->file, i);
@@ -188,7 +202,8 @@ static weft_status refuse_untaken(loader *l) {
 }
 
 /* Room for every vector of the file: one allocation, bounded by the file's size. */
-static weft_status prepare(loader *l) {
+static weft_status prepare(loader *l)
+{
     weft_model *m = l->model;
     size_t n = weft_gguf_tensor_count(m->file), floats = VECTOR_ALIGN;
     for (size_t i = 0; i < n; i++) {
@@ -209,7 +224,8 @@ static weft_status prepare(loader *l) {
 }
 
 weft_status weft_transformer_load(weft_model *model, const weft_engine_options *options,
-                                  weft_error *err) {
+                                  weft_error *err)
+{
     loader l = {.model = model, .options = options, .err = err};
     weft_status e = prepare(&l);
     if (!e) e = load_ends(&l);
@@ -223,7 +239,8 @@ weft_status weft_transformer_load(weft_model *model, const weft_engine_options *
     return e;
 }
 
-void weft_transformer_unload(weft_model *model) {
+void weft_transformer_unload(weft_model *model)
+{
     for (uint32_t i = 0; model->layer && i < model->h.n_layer; i++) {
         const weft_layer *w = &model->layer[i];
         weft_weight *const all[] = {w->q, w->k, w->v, w->o, w->gate, w->up, w->down};

@@ -94,7 +94,7 @@ static void test_rows_of_several_timelines(void **state) {
         together[s] = digests_new(model, LENGTH);
         CHECK(weft_kv_open(&kv[s], NULL, &model->kv, model->info.fingerprint, 128, err));
     }
-    float *logits = malloc(SETS * n_vocab * sizeof *logits);
+    float *logits = malloc(2 * SETS * n_vocab * sizeof *logits);
     for (int64_t step = 0; step < LENGTH + SETS; step++) {
         int32_t ids[SETS];
         weft_row row[SETS];
