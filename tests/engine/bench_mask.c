@@ -2,8 +2,6 @@
  * name as in vocab.h; without one, the largest vocabulary at hand. */
 #include "tests/engine/turn_test.h"
 
-#include <time.h>
-
 static const struct {
     const char *place, *text;
 } places[] = {
@@ -29,10 +27,33 @@ static double mask_us(weft_turn *turn)
     return (double)(weft_monotonic_ns() - from) / 1000;
 }
 
+enum { N_PLACES = sizeof places / sizeof *places, ROUNDS = 9 };
+
+typedef struct cost {
+    double first_us, again_us; /* least of all rounds */
+    size_t allowed;
+} cost;
+
+static void measure(const vocab *v, const weft_turn_options *options, size_t place, cost *best)
+{
+    size_t n = 0;
+    weft_turn *turn = NULL;
+    int32_t *ids = spell(v, places[place].text, AS_TOKENS, &n);
+    CHECK(weft_turn_begin(&turn, v->dialect, options, err));
+    if (feed_ids(turn, ids, n, NULL) != n) fail_msg("%s: refused", places[place].place);
+    double first = mask_us(turn), again = mask_us(turn);
+    if (first < best->first_us) best->first_us = first;
+    if (again < best->again_us) best->again_us = again;
+    best->allowed = turn->mask.n_allowed;
+    weft_turn_free(turn);
+    free(ids);
+}
+
 int main(int argc, char **argv)
 {
     vocab v;
     tools t;
+    cost best[N_PLACES];
     if (argc > 1 ? !vocab_open(&v, argv[1])
                  : !vocab_open(&v, "qwen2.5-coder-1.5b") && !vocab_open(&v, TINY))
         return 1;
@@ -46,16 +67,14 @@ int main(int argc, char **argv)
            (double)(weft_monotonic_ns() - from) / 1e6);
     weft_turn_free(turn);
     printf("%-30s %10s %12s %12s\n", "place", "allowed", "first us", "again us");
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        size_t n = 0;
-        int32_t *ids = spell(&v, places[i].text, AS_TOKENS, &n);
-        CHECK(weft_turn_begin(&turn, v.dialect, &o, err));
-        if (feed_ids(turn, ids, n, NULL) != n) return 1;
-        double first = mask_us(turn), again = mask_us(turn);
-        printf("%-30s %10zu %12.0f %12.1f\n", places[i].place, turn->mask.n_allowed, first, again);
-        weft_turn_free(turn);
-        free(ids);
+    for (size_t i = 0; i < N_PLACES; i++) best[i] = (cost){1e9, 1e9, 0};
+    for (int round = 0; round < ROUNDS; round++) {
+        weft_dialect_forget(v.dialect);
+        for (size_t i = 0; i < N_PLACES; i++) measure(&v, &o, i, &best[i]);
     }
+    for (size_t i = 0; i < N_PLACES; i++)
+        printf("%-30s %10zu %12.0f %12.1f\n", places[i].place, best[i].allowed, best[i].first_us,
+               best[i].again_us);
     tools_close(&t);
     vocab_close(&v);
     return 0;

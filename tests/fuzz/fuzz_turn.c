@@ -100,11 +100,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const bench *b = get_bench();
     if (size < 2) return 0;
     weft_turn_options o = {.tools = b->tools, .n_tools = 3, .think_budget = data[1] & 15};
-    o.choice = (weft_choice)((data[0] & 3) % 3);
-    o.think = (weft_think)((data[0] >> 2 & 3) % 3);
-    o.unmasked = data[0] >> 4 & 1;
-    if (data[0] >> 5 & 1) o.only = "fg";
-    if (data[0] >> 6 & 1 && o.choice != WEFT_CHOICE_REQUIRED) o.n_tools = 0;
+    o.think = (weft_think)((data[0] >> 4 & 3) % 3);
+    switch (data[0] & 7) { /* no more kinds than the dialect keeps plans */
+    case 0: o.choice = WEFT_CHOICE_REQUIRED; break;
+    case 1: o.choice = WEFT_CHOICE_REQUIRED, o.only = "fg"; break;
+    case 2: o.choice = WEFT_CHOICE_NONE; break;
+    case 3: o.n_tools = 0; break;
+    case 4:
+    case 5: o.unmasked = true; break;
+    default: break;
+    }
     weft_turn *turn = NULL;
     weft_turn_delta delta = {0};
     weft_error err = {0};
