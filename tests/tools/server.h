@@ -2,6 +2,7 @@
 #ifndef WEFT_TESTS_TOOLS_SERVER_H
 #define WEFT_TESTS_TOOLS_SERVER_H
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
