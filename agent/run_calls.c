@@ -95,9 +95,9 @@ static weft_status guard_repeat(job *j, weft_error *err) {
     j->repeated = true;
     return settle(
         j, false, err,
-        "This call was already made. Its result was: %s\nDo not make it again. Answer the user now "
-        "in plain words, or make a different call if something is still missing.",
-        earlier);
+        "You made this very call before. Its result was: %s\n"
+                  "That is the result: use it and answer the user now in plain words.",
+                  earlier);
 }
 
 /* In the same transaction as the result that carries the words. */

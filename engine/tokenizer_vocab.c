@@ -252,7 +252,7 @@ static weft_status load_ends(weft_tokenizer *t, const weft_gguf *file, weft_erro
         "tokenizer.ggml.eom_token_id",     "tokenizer.ggml.fim_pad_token_id",
         "tokenizer.ggml.fim_rep_token_id", "tokenizer.ggml.fim_sep_token_id"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        int32_t id;
+        int32_t id = -1;
         weft_status s = read_id(t, file, keys[i], &id, err);
         if (s) return s;
         if (i == 0) t->eos = id;
