@@ -170,17 +170,9 @@ static weft_status new_scratch(weft_model *m, int wanted_chunk, weft_error *err)
 
 /* ---- open and close ---- */
 
-static weft_status open_weights(weft_model *m, const weft_engine_options *o, weft_error *err)
+static void describe_shape(weft_model *m)
 {
     weft_model_info *info = &m->info;
-    weft_status e = read_hparams(m, o, err);
-    if (!e) e = check_memory(m, err);
-    if (!e) e = weft_cpu_backend_new(&m->backend, &m->ops, o->isa, o->threads, err);
-    if (!e) e = weft_transformer_load(m, o, err);
-    if (!e) e = new_scratch(m, o->chunk, err);
-    if (e) return e;
-    info->backend = m->ops->name;
-    info->threads = weft_cpu_backend_threads(m->backend);
     info->n_layer = m->h.n_layer;
     info->n_embd = m->h.n_embd;
     info->n_head = m->h.n_head;
@@ -189,6 +181,19 @@ static weft_status open_weights(weft_model *m, const weft_engine_options *o, wef
     info->context = m->context;
     info->kv_page_bytes = weft_kv_page_bytes(&m->kv);
     info->kv_type = m->kv.type;
+}
+
+static weft_status open_weights(weft_model *m, const weft_engine_options *o, weft_error *err)
+{
+    weft_status e = read_hparams(m, o, err);
+    if (!e) e = check_memory(m, err);
+    if (!e) e = weft_cpu_backend_new(&m->backend, &m->ops, o->isa, o->threads, err);
+    if (!e) e = weft_transformer_load(m, o, err);
+    if (!e) e = new_scratch(m, o->chunk, err);
+    if (e) return e;
+    m->info.backend = m->ops->name;
+    m->info.threads = weft_cpu_backend_threads(m->backend);
+    describe_shape(m);
     return WEFT_OK;
 }
 
@@ -208,6 +213,8 @@ weft_status weft_model_open(weft_model **out, const char *path, const weft_engin
     e = weft_tokenizer_new(&m->tokenizer, m->file, err);
     if (!e) e = read_info(m, path, err);
     if (!e && !o->vocab_only) e = open_weights(m, o, err);
+    /* a vocabulary may come without a model, or with one of an architecture not known here */
+    if (!e && o->vocab_only && !read_hparams(m, o, &own)) describe_shape(m);
     if (e) {
         weft_fail_prefix(err, "model %s", path);
         goto done;
