@@ -184,7 +184,8 @@ static void call_watch(watched_call *w)
             sandbox_read_full(w->init->sock, &report, sizeof report)) {
             report.layers |= w->reply->report.layers;
             w->reply->report = report;
-            return;
+            if (!report.running) return;
+            continue;
         }
         if (n > 0 && (polled[0].revents || polled[1].revents)) break; /* died without a word */
         weft_sandbox_hit hit = WEFT_HIT_NONE;
@@ -256,6 +257,7 @@ static bool call_try(const sandbox_host *host, sandbox_slot *slot, sandbox_warm 
     call_watch(&w);
     usage_merge(&w);
     hit_find(&w);
+    reply->no_proc = !(host->verdict.layers & 1u << LAYER_PROC);
     reply->wall_ns = weft_monotonic_ns() - w.start_ns;
     sandbox_close(&w.disk);
     return !reply->report.stale;

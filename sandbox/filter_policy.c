@@ -242,6 +242,11 @@ const sandbox_filter_rule sandbox_filter_rules[] = {
     ALLOW("socket", IN_NETWORK, EQ(0, AF_INET), {1, 0xf, SOCK_DGRAM}),
     ALLOW("socket", IN_NETWORK, EQ(0, AF_INET6), {1, 0xf, SOCK_STREAM}),
     ALLOW("socket", IN_NETWORK, EQ(0, AF_INET6), {1, 0xf, SOCK_DGRAM}),
+    /* glibc tries AF_UNIX (nscd) and AF_NETLINK on its own: ENOSYS, and no denial is counted. */
+    DENY("socket", IN_NETWORK, EQ(0, AF_PACKET), NONE),
+    DENY("socket", IN_NETWORK, EQ(0, AF_VSOCK), NONE),
+    DENY("socket", IN_NETWORK, EQ(0, AF_ALG), NONE),
+    DENY("socket", IN_NETWORK, EQ(0, AF_XDP), NONE),
     SOCKOPT(SO_REUSEADDR),
     SOCKOPT(SO_KEEPALIVE),
     SOCKOPT(SO_SNDBUF),

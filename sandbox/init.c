@@ -37,7 +37,7 @@ typedef struct supervisor {
     pid_t workload;
     bool ended;       /* the workload was reaped */
     bool exec_passed; /* strict: the one exec has happened */
-    int signals, notes, listener;
+    int sock, signals, notes, listener;
 } supervisor;
 
 /* --- before the workload ---------------------------------------------------------------------- */
@@ -100,16 +100,17 @@ static bool descriptors_assign(sandbox_call *call, const sandbox_go *go, const i
 }
 
 /* Waits for the request. Ends the process if the worker goes away first. */
-static bool request_take(supervisor *s, int sock)
+static bool request_take(supervisor *s)
 {
     sandbox_fault *fault = &s->report.fault, ignored;
     sandbox_go go;
     int fds[SANDBOX_MAX_FDS];
     size_t n_fds;
-    if (sandbox_receive(sock, &go, sizeof go, fds, SANDBOX_MAX_FDS, &n_fds) != (ssize_t)sizeof go)
+    if (sandbox_receive(s->sock, &go, sizeof go, fds, SANDBOX_MAX_FDS, &n_fds) !=
+        (ssize_t)sizeof go)
         _exit(0);
     char *bytes = malloc(go.request_bytes + 1);
-    if (!bytes || !sandbox_read_full(sock, bytes, go.request_bytes)) _exit(1);
+    if (!bytes || !sandbox_read_full(s->sock, bytes, go.request_bytes)) _exit(1);
     /* A fault of the preparation stands; the request was taken so that it can be answered. */
     if (fault->code) fault = &ignored;
     if (!sandbox_call_decode(bytes, go.request_bytes, &s->call, fault)) return false;
@@ -134,15 +135,24 @@ static bool complete(supervisor *s, int root)
 
 /* --- the notifications ------------------------------------------------------------------------ */
 
-static void denial_count(sandbox_report *report, int call)
+/* True for the first denial of a call. */
+static bool denial_count(sandbox_report *report, int call)
 {
     for (uint32_t i = 0; i < report->n_denials; i++)
         if (report->denials[i].call == call) {
             if (report->denials[i].count < UINT32_MAX) report->denials[i].count++;
-            return;
+            return false;
         }
-    if (report->n_denials < SANDBOX_MAX_DENIALS)
-        report->denials[report->n_denials++] = (sandbox_denial){call, 1};
+    if (report->n_denials == SANDBOX_MAX_DENIALS) return false;
+    report->denials[report->n_denials++] = (sandbox_denial){call, 1};
+    return true;
+}
+
+static void progress_tell(supervisor *s)
+{
+    s->report.running = true;
+    sandbox_write_full(s->sock, &s->report, sizeof s->report);
+    s->report.running = false;
 }
 
 /* Answers one notification: EPERM, except for the exec that starts a strict workload. */
@@ -166,9 +176,9 @@ static void denial_answer(supervisor *s)
         answer.body.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
     } else {
         answer.body.error = -EPERM;
-        denial_count(&s->report, request.body.data.nr);
     }
     ioctl(s->listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
+    if (answer.body.error && denial_count(&s->report, request.body.data.nr)) progress_tell(s);
 }
 
 /* Kernels may enlarge the structures; ours must hold them. */
@@ -189,7 +199,8 @@ static void note_take(supervisor *s)
     size_t n_fds = 0;
     if (sandbox_receive(s->notes, &note, sizeof note, &fd, 1, &n_fds) != (ssize_t)sizeof note) {
         if (n_fds) close(fd);
-        sandbox_close(&s->notes); /* exec has closed the other end */
+        sandbox_close(&s->notes); /* exec, or its end, has closed the other end */
+        if (!s->report.fault.code) progress_tell(s);
         return;
     }
     s->report.layers |= note.layers;
@@ -243,7 +254,7 @@ static void supervise(supervisor *s)
     while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) continue;
 }
 
-static bool workload_start(supervisor *s, const sandbox_filter *filter, int sock)
+static bool workload_start(supervisor *s, const sandbox_filter *filter)
 {
     int ends[2];
     sigset_t child;
@@ -255,7 +266,7 @@ static bool workload_start(supervisor *s, const sandbox_filter *filter, int sock
     s->notes = ends[0];
     s->workload = fork();
     if (s->workload == 0) {
-        close(sock);
+        close(s->sock);
         close(ends[0]);
         sandbox_workload_run(&s->call, filter, ends[1]);
     }
@@ -276,12 +287,11 @@ static void usage_note(sandbox_report *report)
 
 void sandbox_init_run(const sandbox_shape *shape, const sandbox_filter *filter, int sock)
 {
-    supervisor s = {.shape = shape, .signals = -1, .notes = -1, .listener = -1};
+    supervisor s = {.shape = shape, .sock = sock, .signals = -1, .notes = -1, .listener = -1};
     s.report.hole = -1;
     int root = -1, oom = prefer_for_oom();
     bool prepared = prepare(shape, sock, &root, &s.report);
-    if (request_take(&s, sock) && prepared && complete(&s, root) &&
-        workload_start(&s, filter, sock)) {
+    if (request_take(&s) && prepared && complete(&s, root) && workload_start(&s, filter)) {
         if (oom >= 0 && write(oom, "0", 1) != 1) _exit(1);
         for (int i = 0; i < 3; i++) sandbox_close(&s.call.fds[i]);
         supervise(&s);

@@ -21,9 +21,9 @@ static weft_status canonical_take(cJSON *tree, char **out, weft_error *err)
     return status;
 }
 
-static const char *level_text(sandbox_layers layers)
+static const char *level_text(bool no_proc)
 {
-    return layers & 1u << LAYER_PROC ? "full" : "no-proc";
+    return no_proc ? "no-proc" : "full";
 }
 
 static cJSON *layers_tree(sandbox_layers layers, const char *level)
@@ -38,9 +38,9 @@ static cJSON *layers_tree(sandbox_layers layers, const char *level)
     return NULL;
 }
 
-weft_status sandbox_layers_json(sandbox_layers layers, char **out, weft_error *err)
+weft_status sandbox_layers_json(sandbox_layers layers, bool no_proc, char **out, weft_error *err)
 {
-    return canonical_take(layers_tree(layers, level_text(layers)), out, err);
+    return canonical_take(layers_tree(layers, level_text(no_proc)), out, err);
 }
 
 weft_status sandbox_denials_json(const sandbox_report *report, char **out, weft_error *err)
@@ -66,7 +66,8 @@ weft_status sandbox_denials_json(const sandbox_report *report, char **out, weft_
 
 weft_status sandbox_verdict_json(const sandbox_verdict *verdict, char **out, weft_error *err)
 {
-    const char *level = verdict->usable ? level_text(verdict->layers) : "none";
+    const char *level =
+        verdict->usable ? level_text(!(verdict->layers & 1u << LAYER_PROC)) : "none";
     cJSON *tree = layers_tree(verdict->layers, level);
     cJSON *missing = tree ? cJSON_AddArrayToObject(tree, "missing") : NULL;
     bool ok = missing != NULL;

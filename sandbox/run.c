@@ -211,7 +211,7 @@ static weft_status result_fill(exchange *x, weft_sandbox_result *out, weft_error
                                   .peak_bytes = r->peak_bytes};
     weft_status status = sandbox_collect_take(&x->collected[0], &result.out, err);
     if (!status) status = sandbox_collect_take(&x->collected[1], &result.err, err);
-    if (!status) status = sandbox_layers_json(r->layers, &result.layers, err);
+    if (!status) status = sandbox_layers_json(r->layers, x->reply.no_proc, &result.layers, err);
     if (!status) status = sandbox_denials_json(r, &result.denials, err);
     if (status)
         weft_sandbox_result_free(&result);

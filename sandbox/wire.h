@@ -73,14 +73,16 @@ typedef struct sandbox_go {
     } mounts[SANDBOX_MAX_BINDS + 1];
 } sandbox_go;
 
-/* What init saw: sent once, when nothing of the workload is left. */
+/* What init saw. Sent when the workload has started and at each first denial of a call (running), so
+ * that a killed call is known up to there; for good when nothing of the workload is left. */
 typedef struct sandbox_report {
     sandbox_fault fault; /* code != WEFT_OK: it was not run */
     int32_t exit_status, signal;
     int64_t cpu_ns, peak_bytes;
     sandbox_layers layers;
     int32_t hole; /* probe calls: index of an effect probe that succeeded, or -1 */
-    bool stale;   /* init's view of the host's mounts is older than the request: ask another */
+    bool running;
+    bool stale; /* init's view of the host's mounts is older than the request: ask another */
     uint32_t n_denials;
     sandbox_denial denials[SANDBOX_MAX_DENIALS];
 } sandbox_report;
@@ -88,7 +90,8 @@ typedef struct sandbox_report {
 /* The worker's answer to weft. */
 typedef struct sandbox_reply {
     sandbox_report report;
-    int32_t hit; /* weft_sandbox_hit */
+    bool no_proc; /* the host's level */
+    int32_t hit;  /* weft_sandbox_hit */
     int64_t wall_ns;
 } sandbox_reply;
 
