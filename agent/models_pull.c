@@ -432,7 +432,7 @@ static weft_status register_file(pull *p, const char *real, models_pulled *out, 
 {
     uint8_t digest[WEFT_DIGEST_BYTES];
     char hex[WEFT_DIGEST_HEX_BYTES];
-    struct stat st, mine;
+    struct stat st;
     bool there = false;
     if (stat(real, &st) != 0) return weft_fail_errno(err, WEFT_E_NOT_FOUND, "read %s", real);
     weft_status status = check_magic(real, err);
@@ -440,8 +440,6 @@ static weft_status register_file(pull *p, const char *real, models_pulled *out, 
         status = models_digest_with(real, p->options->progress, p->options->context, digest, err);
     if (status) return status;
     p->sha256 = weft_hex(digest, WEFT_DIGEST_BYTES, hex);
-    if (stat(p->paths.file, &mine) == 0 && mine.st_dev == st.st_dev && mine.st_ino == st.st_ino)
-        return fill(p, digest, true, out, err);
     if ((status = look(p, &there, out, err)) || there) return status;
     /* a second name for the same bytes costs nothing; on another file system it takes a copy */
     if (link(real, p->paths.file) == 0) {

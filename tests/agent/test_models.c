@@ -686,6 +686,8 @@ static void a_file_is_registered(void **state)
     snprintf(path, sizeof path, "%s/old.gguf", home);
     assert_int_equal(weft_file_write(path, "GGUF\1\0\0\0", 8, 0644, NULL), WEFT_OK);
     assert_int_equal(models_pull(path, NULL, &m, &err), WEFT_E_INVALID);
+    assert_int_equal(weft_file_write(path, "GGML\3\0\0\0", 8, 0644, NULL), WEFT_OK);
+    assert_int_equal(models_pull(path, NULL, &m, &err), WEFT_E_INVALID);
     assert_int_equal(models_pull(home, NULL, &m, &err), WEFT_E_INVALID);
     snprintf(path, sizeof path, "%s/a b.gguf", home);
     write_model(path);
