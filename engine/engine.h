@@ -239,7 +239,7 @@ typedef struct weft_turn_options {
 } weft_turn_options;
 enum { WEFT_REQUIRED_PROSE = 256 };
 
-/* The generation prompt must be on the timeline already. Grammar compilation is cached in the dialect
+/* The generation prompt must be on the timeline already. Turns are freed before their dialect. Grammar compilation is cached in the dialect
  * by tool set, so that turns after the first are free. */
 weft_status weft_turn_begin(weft_turn **out, weft_dialect *dialect, const weft_turn_options *options,
                             weft_error *err);
@@ -247,7 +247,8 @@ void weft_turn_free(weft_turn *turn);
 /* The cache knows a schema by its address: call this before freeing schemas that turns were given while
  * the dialect lives on. Turns under way keep what they use. */
 void weft_dialect_forget(weft_dialect *dialect);
-/* What may be sampled next; NULL: anything. Borrowed until the next accept. */
+/* What may be sampled next; NULL: anything (or no memory: then the next accept fails). Borrowed until the
+ * next accept. */
 const weft_mask *weft_turn_mask(weft_turn *turn);
 
 typedef struct weft_turn_delta {
