@@ -239,8 +239,8 @@ typedef struct weft_turn_options {
 } weft_turn_options;
 enum { WEFT_REQUIRED_PROSE = 256 };
 
-/* The generation prompt must be on the timeline already. Turns are freed before their dialect. Grammar compilation is cached in the dialect
- * by tool set, so that turns after the first are free. */
+/* The generation prompt must be on the timeline already. Turns are freed before their dialect. Grammars
+ * and masks are cached in the dialect by tool set, so that turns after the first are free. */
 weft_status weft_turn_begin(weft_turn **out, weft_dialect *dialect, const weft_turn_options *options,
                             weft_error *err);
 void weft_turn_free(weft_turn *turn);
