@@ -21,13 +21,15 @@
 /* ---- numbers ---- */
 
 /* SplitMix64's output function: a bijection of 64-bit words. */
-static uint64_t mix(uint64_t z) {
+static uint64_t mix(uint64_t z)
+{
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
 }
 
-double weft_sample_uniform(uint64_t seed, int64_t position) {
+double weft_sample_uniform(uint64_t seed, int64_t position)
+{
     /* The seed is mixed before the position is added: seeds 1, 2, 3 must not give one shifted
      * stream. */
     uint64_t stream = mix(seed + 0x9e3779b97f4a7c15u);
@@ -37,7 +39,8 @@ double weft_sample_uniform(uint64_t seed, int64_t position) {
 
 /* ln x for finite x > 0 by plain arithmetic: libm's logarithm may differ by machine. x = 2^e m with
  * m in [1/sqrt 2, sqrt 2); ln m = 2 atanh((m - 1) / (m + 1)). Relative error below 1e-15. */
-static double natural_log(double x) {
+static double natural_log(double x)
+{
     int e;
     double m = frexp(x, &e);
     if (m < 0.70710678118654752) {
@@ -50,7 +53,8 @@ static double natural_log(double x) {
 }
 
 /* The largest value, or NAN if any value is not finite. Sixteen lanes, so that it vectorises. */
-static float largest(const float *x, size_t n) {
+static float largest(const float *x, size_t n)
+{
     enum { LANES = 16 };
     float top[LANES], bad[LANES];
     for (int j = 0; j < LANES; j++) {
@@ -78,7 +82,8 @@ static float largest(const float *x, size_t n) {
 
 /* ---- which ids, with what weight ---- */
 
-static weft_status check_sampler(const weft_sampler *s, weft_error *err) {
+static weft_status check_sampler(const weft_sampler *s, weft_error *err)
+{
     if (!(isfinite(s->temperature) && s->temperature >= 0))
         return weft_fail(err, WEFT_E_USAGE, "temperature %g: must be 0 or above", s->temperature);
     if (s->top_k < 0) return weft_fail(err, WEFT_E_USAGE, "top-k %d: must be 0 or above", s->top_k);
@@ -92,7 +97,8 @@ static weft_status check_sampler(const weft_sampler *s, weft_error *err) {
     return WEFT_OK;
 }
 
-static void penalise(const weft_sample *s, float *logit) {
+static void penalise(const weft_sample *s, float *logit)
+{
     size_t n = s->n_recent < WEFT_REPEAT_LAST ? s->n_recent : WEFT_REPEAT_LAST;
     const int32_t *recent = s->recent + (s->n_recent - n);
     for (size_t i = 0; i < n; i++) {
@@ -105,18 +111,22 @@ static void penalise(const weft_sample *s, float *logit) {
     }
 }
 
-/* Logits after penalty and mask into s->weight; forbidden ids become -inf. */
-static void adjusted_logits(const weft_sample *s) {
+/* Logits after penalty and mask, forbidden ids -inf: in s->weight, or as they came if nothing changes. */
+static const float *adjusted_logits(const weft_sample *s)
+{
     float *w = s->weight;
+    if (s->sampler->repeat_penalty == 1 && !s->mask) return s->logits;
     memcpy(w, s->logits, s->n_vocab * sizeof *w);
     if (s->sampler->repeat_penalty != 1) penalise(s, w);
-    if (!s->mask) return;
+    if (!s->mask) return w;
     for (size_t i = 0; i < s->n_vocab; i++)
         if (!(s->mask->allowed[i / 32] >> (i % 32) & 1)) w[i] = -INFINITY;
+    return w;
 }
 
 /* Lowest id among the largest; -1 if every id is forbidden. */
-static int32_t argmax(const float *x, size_t n) {
+static int32_t argmax(const float *x, size_t n)
+{
     int32_t best = -1;
     float top = -INFINITY;
     for (size_t i = 0; i < n; i++) {
@@ -127,13 +137,23 @@ static int32_t argmax(const float *x, size_t n) {
     return best;
 }
 
+/* The same where the largest value is known and no value is -inf. */
+static int32_t first_equal(const float *x, float top)
+{
+    int32_t i = 0;
+    while (x[i] != top) i++;
+    return i;
+}
+
 /* ---- filters: a heap of ids, the most probable on top ---- */
 
-static bool before(const float *w, int32_t a, int32_t b) {
+static bool before(const float *w, int32_t a, int32_t b)
+{
     return w[a] > w[b] || (w[a] == w[b] && a < b);
 }
 
-static void sift_down(const float *w, int32_t *heap, size_t n, size_t at) {
+static void sift_down(const float *w, int32_t *heap, size_t n, size_t at)
+{
     for (;;) {
         size_t child = 2 * at + 1;
         if (child >= n) return;
@@ -149,7 +169,8 @@ static void sift_down(const float *w, int32_t *heap, size_t n, size_t at) {
 /* Orders the kept candidates at the end of s->candidate, most probable last; *out_first is the
  * index of the least probable one kept. `weight` holds exp((logit - max) / temperature): the
  * largest is 1. */
-static void filter(const weft_sample *s, double total, size_t *out_first, size_t *out_end) {
+static void filter(const weft_sample *s, double total, size_t *out_first, size_t *out_end)
+{
     const weft_sampler *p = s->sampler;
     double floor = (1 - p->top_p) * total / (double)s->n_vocab;
     if (p->min_p > floor) floor = p->min_p;
@@ -171,7 +192,8 @@ static void filter(const weft_sample *s, double total, size_t *out_first, size_t
 }
 
 /* Walks the candidates from the most probable to the one where the running sum passes u. */
-static int32_t pick(const weft_sample *s, size_t first, size_t end, double u) {
+static int32_t pick(const weft_sample *s, size_t first, size_t end, double u)
+{
     double sum = 0, run = 0;
     for (size_t i = end; i-- > first;) sum += s->weight[s->candidate[i]];
     for (size_t i = end; i-- > first;) {
@@ -182,7 +204,8 @@ static int32_t pick(const weft_sample *s, size_t first, size_t end, double u) {
 }
 
 /* Without filters the order does not matter: ids as they stand. */
-static int32_t pick_any(const weft_sample *s, double total, double u) {
+static int32_t pick_any(const weft_sample *s, double total, double u)
+{
     double run = 0;
     int32_t last = -1;
     for (size_t i = 0; i < s->n_vocab; i++) {
@@ -194,12 +217,13 @@ static int32_t pick_any(const weft_sample *s, double total, double u) {
     return last;
 }
 
-/* With a temperature: s->weight holds the adjusted logits, `top` is the largest of them. */
-static int32_t draw(const weft_sample *s, float top) {
+/* With a temperature: x are the adjusted logits (perhaps s->weight itself), `top` the largest of them. */
+static int32_t draw(const weft_sample *s, const float *x, float top)
+{
     const weft_sampler *p = s->sampler;
     float *w = s->weight;
     for (size_t i = 0; i < s->n_vocab; i++)
-        w[i] = (float)(((double)w[i] - (double)top) / p->temperature);
+        w[i] = (float)(((double)x[i] - (double)top) / p->temperature);
     (void)weft_softmax_sum(w, s->n_vocab, 0, w);
     double total = 0;
     for (size_t i = 0; i < s->n_vocab; i++) total += w[i];
@@ -212,7 +236,8 @@ static int32_t draw(const weft_sample *s, float top) {
 }
 
 weft_status weft_sample_draw(const weft_sample *s, int32_t *out_id, float *out_logprob,
-                             weft_error *err) {
+                             weft_error *err)
+{
     weft_status status = check_sampler(s->sampler, err);
     if (status) return status;
     float top = largest(s->logits, s->n_vocab);
@@ -222,10 +247,10 @@ weft_status weft_sample_draw(const weft_sample *s, int32_t *out_id, float *out_l
                          (long long)s->position);
     double logsum = 0;
     if (out_logprob) logsum = natural_log(weft_softmax_sum(s->logits, s->n_vocab, top, s->weight));
-    adjusted_logits(s);
-    int32_t id = argmax(s->weight, s->n_vocab);
+    const float *x = adjusted_logits(s);
+    int32_t id = x == s->logits ? first_equal(x, top) : argmax(x, s->n_vocab);
     if (id < 0) return weft_fail(err, WEFT_E_INVALID, "the mask allows no token");
-    if (s->sampler->temperature > 0) id = draw(s, s->weight[id]);
+    if (s->sampler->temperature > 0) id = draw(s, x, x[id]);
     if (out_logprob) *out_logprob = (float)((double)s->logits[id] - (double)top - logsum);
     *out_id = id;
     return WEFT_OK;
