@@ -1,12 +1,12 @@
 /* The lazy automaton and the walk.
  *
- * A state's row has one word per byte: the number of the next state, DEAD, or UNTRIED. Past STATES_MAX
- * states everything is forgotten at the start of a walk: numbers stay valid during one. Masks are kept
- * for MASKS_MAX states, and the one unused for longest makes room.
- * Inside a string most of the vocabulary may follow, and with a maxLength every character makes a new state.
- * So before it walks, the masker proves by the rows whether the state takes all plain characters alike, as
- * many as a plain token has: then those tokens are one copy, and the walk is over the rest.
- * Measured on Qwen2.5's 151,936 tokens: docs/dialect.md. */
+ * A state's row has one word per byte: the number of the next state, DEAD, or UNTRIED. Past
+ * STATES_MAX states everything is forgotten at the start of a walk: numbers stay valid during one.
+ * Masks are kept for MASKS_MAX states, and the one unused for longest makes room. Inside a string
+ * most of the vocabulary may follow, and with a maxLength every character makes a new state. So
+ * before it walks, the masker proves by the rows whether the state takes all plain characters
+ * alike, as many as a plain token has: then those tokens are one copy, and the walk is over the
+ * rest. Measured on Qwen2.5's 151,936 tokens: docs/dialect.md. */
 #include "engine/mask_trie.h"
 
 #include <stdlib.h>
@@ -134,8 +134,8 @@ static const struct {
                  {0xee, 0xef, 0x80, 0xbf, 1}, {0xf0, 0xf0, 0x90, 0xbf, 2},
                  {0xf1, 0xf3, 0x80, 0xbf, 2}, {0xf4, 0xf4, 0x80, 0x8f, 2}};
 
-/* The state after a plain character if it is the same for all of them, else DEAD; ASCII without quote and
- * backslash in one byte, the rest as sequences. */
+/* The state after a plain character if it is the same for all of them, else DEAD; ASCII without
+ * quote and backslash in one byte, the rest as sequences. */
 static int32_t take_plain(weft_masker *m, int32_t from)
 {
     static const uint8_t ascii[][2] = {{' ', '!'}, {'#', '['}, {']', 0x7f}};
@@ -156,7 +156,8 @@ static int32_t take_plain(weft_masker *m, int32_t from)
     return to;
 }
 
-/* Whether every plain token can follow: as many plain characters as the longest has. UNTRIED: no memory. */
+/* Whether every plain token can follow: as many plain characters as the longest has. UNTRIED: no
+ * memory. */
 static int32_t takes_all_plain(weft_masker *m, int32_t from)
 {
     for (size_t i = 0; i < WEFT_TRIE_PLAIN; i++) {

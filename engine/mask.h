@@ -1,9 +1,10 @@
-/* Which tokens may come next: a vocabulary trie walked in step with a byte automaton. Private to engine/.
+/* Which tokens may come next: a vocabulary trie walked in step with a byte automaton. Private to
+ * engine/.
  *
- * The automaton is given as a step function over small copyable states. It is made deterministic lazily:
- * every state that turns up gets a number and a row of 256 next states, filled in as bytes are tried.
- * So a walk over the vocabulary is table look-ups, whatever the automaton costs, and a state seen before
- * has its mask already. Both tables are bounded.
+ * The automaton is given as a step function over small copyable states. It is made deterministic
+ * lazily: every state that turns up gets a number and a row of 256 next states, filled in as bytes
+ * are tried. So a walk over the vocabulary is table look-ups, whatever the automaton costs, and a
+ * state seen before has its mask already. Both tables are bounded.
  */
 #ifndef WEFT_ENGINE_MASK_H
 #define WEFT_ENGINE_MASK_H
@@ -36,8 +37,8 @@ typedef struct weft_masker weft_masker;
 weft_status weft_masker_new(weft_masker **out, const weft_trie *trie, const weft_machine *machine,
                             weft_error *err);
 void weft_masker_free(weft_masker *masker);
-/* Bitset of the trie's tokens whose bytes can follow the state: [weft_trie_words], valid until the next
- * call. NULL: out of memory. */
+/* Bitset of the trie's tokens whose bytes can follow the state: [weft_trie_words], valid until the
+ * next call. NULL: out of memory. */
 const uint32_t *weft_masker_allowed(weft_masker *masker, const void *state);
 
 #endif

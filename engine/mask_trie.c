@@ -1,10 +1,11 @@
 /* The vocabulary trie and its construction.
  *
- * Nodes lie in preorder, so that a walk reads memory forwards; a node knows where the next node outside its
- * subtree is, which is all that a walk needs to leave out what cannot follow. 151,936 tokens of Qwen2.5 make
- * 333,009 nodes of 12 bytes. Tokens of equal bytes hang on one another.
- * Nine of ten tokens are *plain*: whole characters that may stand in a JSON string as they are. Where a state
- * takes every such character alike, they need no walk, and what is left has a trie of its own. */
+ * Nodes lie in preorder, so that a walk reads memory forwards; a node knows where the next node
+ * outside its subtree is, which is all that a walk needs to leave out what cannot follow. 151,936
+ * tokens of Qwen2.5 make 333,009 nodes of 12 bytes. Tokens of equal bytes hang on one another. Nine
+ * of ten tokens are *plain*: whole characters that may stand in a JSON string as they are. Where a
+ * state takes every such character alike, they need no walk, and what is left has a trie of its
+ * own. */
 #include "engine/mask_trie.h"
 
 #include <stdlib.h>

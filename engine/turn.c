@@ -1,10 +1,10 @@
-/* One sampled turn: feeds tokens to the automaton, remembers where things begin, computes the mask and
- * brings out text as it becomes visible.
+/* One sampled turn: feeds tokens to the automaton, remembers where things begin, computes the mask
+ * and brings out text as it becomes visible.
  *
- * What the automaton says of bytes is the whole truth about a token; beside it stand rules that count
- * tokens or know ids: the thought's budget, the first <think> when thinking is on, the end tokens. A mask and
- * weft_turn_accept apply the same rules, so an accepted turn can be accepted again id by id.
- * Text is held back while it may yet be a call's opener or is half a character. */
+ * What the automaton says of bytes is the whole truth about a token; beside it stand rules that
+ * count tokens or know ids: the thought's budget, the first <think> when thinking is on, the end
+ * tokens. A mask and weft_turn_accept apply the same rules, so an accepted turn can be accepted
+ * again id by id. Text is held back while it may yet be a call's opener or is half a character. */
 #include "engine/turn.h"
 
 #include <stdlib.h>
@@ -89,7 +89,8 @@ static bool may_think(const weft_turn *t)
     return t->options.think != WEFT_THINK_OFF && (budget <= 0 || t->n_thought < budget);
 }
 
-/* Whether a delimiter token may stand where the state is; <think> and </think> count only as tokens. */
+/* Whether a delimiter token may stand where the state is; <think> and </think> count only as
+ * tokens. */
 static bool delimiter_fits(const weft_turn *t, int32_t id)
 {
     const weft_delimiters *d = &t->dialect->delimiter;
@@ -145,7 +146,7 @@ static bool compute_mask(weft_turn *t)
     }
     t->mask = (weft_mask){t->bits, count_bits(t->bits, words)};
     if (t->mask.n_allowed == 0) {
-        /* the vocabulary cannot write what the schema asks for: end, and let the call be an error */
+        /* the vocabulary cannot write what the schema asks for: the call ends as an error */
         allow_ends(t);
         t->mask.n_allowed = count_bits(t->bits, words);
     }
@@ -312,7 +313,7 @@ static size_t visible_end(const weft_turn *t, size_t index)
 static weft_segment visible_label(const weft_turn *t, const weft_stretch *s)
 {
     if (s->segment != WEFT_ANSWER) return s->segment;
-    return t->plan->n == 0 || t->options.choice == WEFT_CHOICE_NONE ? WEFT_ANSWER : WEFT_THOUGHT;
+    return t->plan->n == 0 || weft_choice_is_callless(t->options.choice) ? WEFT_ANSWER : WEFT_THOUGHT;
 }
 
 static void bring_out(weft_turn *t, weft_turn_delta *out)

@@ -1,6 +1,6 @@
-/* The inside of a turn: a byte automaton that knows prose, thoughts, openers and calls; the plan that
- * fixes what may be called; the turn that feeds the one with tokens and keeps what came out. Private to
- * engine/.
+/* The inside of a turn: a byte automaton that knows prose, thoughts, openers and calls; the plan
+ * that fixes what may be called; the turn that feeds the one with tokens and keeps what came out.
+ * Private to engine/.
  *
  *            .-- <think> --> THINK --- </think> --.
  *            |                                    v
@@ -11,9 +11,9 @@
  *            LEAD -> '{' -> BODY -> '}' -> BETWEEN -> closer, newlines, the next opener, or the end
  *
  * From the moment that an opener is complete the grammar rules: what follows is a valid call. In an
- * unmasked turn nothing is refused, BODY ends where brackets balance or the closer stands, and prose may
- * follow. A state holds no offsets and no history, so that few different ones exist and a mask is computed
- * once for each; where things began is reported as events and kept by the turn.
+ * unmasked turn nothing is refused, BODY ends where brackets balance or the closer stands, and
+ * prose may follow. A state holds no offsets and no history, so that few different ones exist and a
+ * mask is computed once for each; where things began is reported as events and kept by the turn.
  */
 #ifndef WEFT_ENGINE_TURN_H
 #define WEFT_ENGINE_TURN_H
@@ -64,6 +64,11 @@ enum {
     WEFT_EVENT_CLOSE = 16, /* unmasked: the closer that began at the last MARK ends the call */
     WEFT_EVENT_PROSE = 32  /* unmasked: prose again from this byte on */
 };
+
+static inline bool weft_choice_is_callless(weft_choice choice)
+{
+    return choice == WEFT_CHOICE_NONE || choice == WEFT_CHOICE_WORDS;
+}
 
 typedef struct weft_plan {
     struct weft_plan *next;

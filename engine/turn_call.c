@@ -1,6 +1,6 @@
-/* Reads the JSON of one call. What is wrong with it is said to the model, in words that tell it what to
- * write; nothing is ever guessed. Two lenient readings are exact all the same: "parameters" for
- * "arguments", and an object that stands in a string. */
+/* Reads the JSON of one call. What is wrong with it is said to the model, in words that tell it
+ * what to write; nothing is ever guessed. Two lenient readings are exact all the same: "parameters"
+ * for "arguments", and an object that stands in a string. */
 #include "engine/turn.h"
 
 #include <stdlib.h>

@@ -1,7 +1,8 @@
-/* Plans: the grammar and the masks of one set of callable tools, kept in the dialect from turn to turn.
+/* Plans: the grammar and the masks of one set of callable tools, kept in the dialect from turn to
+ * turn.
  *
- * A plan is known by its names, the addresses of its schemas and what the options say of calls. The list
- * is short and the most recently used stands first; a plan that a turn holds is never dropped. */
+ * A plan is known by its names, the addresses of its schemas and what the options say of calls. The
+ * list is short, the most recently used first; a plan that a turn holds is never dropped. */
 #include "engine/turn.h"
 
 #include <stdlib.h>
@@ -61,7 +62,7 @@ static bool plan_is(const weft_plan *plan, const weft_turn_options *o, const wef
     return true;
 }
 
-/* The grammar's states after {"name": "NAME", for calls whose name was read before they were calls. */
+/* The grammar's states after {"name": "NAME", for calls that only their name made calls. */
 static weft_status find_entries(weft_plan *plan, weft_error *err)
 {
     weft_status status = WEFT_OK;
@@ -102,7 +103,7 @@ static weft_status plan_new(weft_plan **out, const weft_trie *trie, const weft_t
         if (!plan->name[i]) status = WEFT_E_MEMORY;
     }
     if (status) weft_fail(err, status, "prepare calls: out of memory");
-    if (!status && n && !plan->unmasked && plan->choice != WEFT_CHOICE_NONE) {
+    if (!status && n && !plan->unmasked && !weft_choice_is_callless(plan->choice)) {
         status = weft_grammar_of_calls((const char *const *)plan->name, plan->schema, n, -1,
                                        &plan->grammar, err);
         if (!status) status = find_entries(plan, err);

@@ -1,7 +1,7 @@
 /* What a turn was: its stretches of text as segments of ids, and its calls.
  *
- * A segment begins with the token that holds its first byte, so that the segments cover the ids without
- * gaps; blank prose around a thought or a call belongs to its neighbour. */
+ * A segment begins with the token that holds its first byte, so that the segments cover the ids
+ * without gaps; blank prose around a thought or a call belongs to its neighbour. */
 #include "engine/turn.h"
 
 #include <stdlib.h>

@@ -1,10 +1,10 @@
 /* The byte automaton of a turn.
  *
- * Openers and closers are *marks*: literals that are watched together, a bit for each that still agrees
- * with the bytes read. None begins inside another, so a mark that dies is looked at once more as the
- * beginning of one, and nothing else need be remembered.
- * A call without a tag begins at a line's start as {"name": "...": only the closing quote after the name
- * of an offered tool makes it a call, up to there it may be anything, so nothing is constrained. */
+ * Openers and closers are *marks*: literals that are watched together, a bit for each that still
+ * agrees with the bytes read. None begins inside another, so a mark that dies is looked at once
+ * more as the beginning of one, and nothing else need be remembered. A call without a tag begins at
+ * a line's start as {"name": "...": only the closing quote after the name of an offered tool makes
+ * it a call, up to there it may be anything, so nothing is constrained. */
 #include "engine/turn.h"
 
 #include <string.h>
@@ -49,8 +49,8 @@ static unsigned closers_of(uint8_t form)
                                      : MARK_END_TAG | MARK_END_TOOLS | MARK_END_FENCE;
 }
 
-/* Reads a byte of the marks under way, or of those in `fresh` if none is. Returns the one completed, 0 if
- * none; marks that still agree stay set. */
+/* Reads a byte of the marks under way, or of those in `fresh` if none is. Returns the one
+ * completed, 0 if none; marks that still agree stay set. */
 static unsigned advance(weft_turn_state *s, unsigned fresh, uint8_t byte)
 {
     unsigned watched = s->marks ? s->marks : fresh, alive = 0, complete = 0;
@@ -89,7 +89,7 @@ static bool enter_body(const weft_plan *plan, weft_turn_state *s, weft_form form
 /* After an opener that names no tool yet. */
 static bool enter_lead(const weft_plan *plan, weft_turn_state *s, weft_form form)
 {
-    if (plan->choice == WEFT_CHOICE_NONE && !plan->unmasked) return false;
+    if (weft_choice_is_callless(plan->choice) && !plan->unmasked) return false;
     enter_body(plan, s, form);
     if (!plan->unmasked) s->phase = WEFT_PHASE_LEAD;
     return true;
@@ -182,7 +182,7 @@ static bool name_complete(const weft_plan *plan, weft_turn_state *s, unsigned *e
 {
     if (plan->name[s->low][s->name_at])
         return false; /* a name that ends here is the range's first */
-    if (plan->choice == WEFT_CHOICE_NONE && !plan->unmasked) {
+    if (weft_choice_is_callless(plan->choice) && !plan->unmasked) {
         *refused = true;
         return false;
     }
@@ -272,6 +272,8 @@ static bool prose(const weft_plan *plan, weft_turn_state *s, uint8_t byte, unsig
         if (s->marks) return true;
         if (s->must) return false;
     }
+    bool words = plan->choice == WEFT_CHOICE_WORDS && !plan->unmasked;
+    if (words && s->line && (byte == '{' || byte == '[' || byte == '<' || byte == '`')) return false;
     fresh_prose(plan, s, byte, events);
     return true;
 }

@@ -1,16 +1,15 @@
 /* ChatML: <|im_start|>role, newline, text, <|im_end|>, newline. Two families share it.
  *
- *   qwen    Qwen2.5, Qwen3 and what was trained like them: tool definitions in the system text, calls as
- *           <tool_call> JSON </tool_call>, results as <tool_response> ... </tool_response> in a user turn
+ *   qwen    Qwen2.5, Qwen3 and what was trained like them: tool definitions in the system text,
+ *           calls in <tool_call>, results in <tool_response> inside a user turn
  *   chatml  roles alone (SmolLM2). `render` writes what the template writes, which drops tools; a run
  *           that offers tools uses Qwen's words for them
  *
- * Trust: the words of the template are trusted, so that they become control tokens; whatever came in
- * through a parameter is foreign. One exception in name only: the default system text is the
+ * Trust: the words of the template are trusted, so that they become control tokens; whatever came
+ * in through a parameter is foreign. One exception in name only: the default system text is the
  * template's, so it is trusted too.
- * Fact: in a Qwen template an assistant message without content is followed directly by its calls,
- * which in Qwen2.5's wording is the newline after the role, in Qwen3's no newline before the first call:
- * the same bytes. */
+ * Fact: Qwen2.5's template writes a newline before each call and none after the role, Qwen3's one after
+ * the role and none before the first call: the same bytes. */
 #include "engine/dialect/dialect.h"
 
 #include <stdlib.h>
@@ -220,8 +219,8 @@ static bool is(const message *m, const char *role)
     return strcmp(m->role, role) == 0;
 }
 
-/* "<tool_call>", newline, the call, newline, "</tool_call>". Arguments come as OpenAI's JSON string or as
- * the object itself, and are printed anew. */
+/* "<tool_call>", newline, the call, newline, "</tool_call>". Arguments come as OpenAI's JSON string
+ * or as the object itself, and are printed anew. */
 static weft_status put_call(const cJSON *call, size_t index, weft_script *out, weft_error *err)
 {
     const cJSON *function = cJSON_GetObjectItemCaseSensitive(call, "function");

@@ -1,7 +1,7 @@
 /* Chooses a dialect and reads its variant from the chat template.
  *
- * A template is a program in a language that weft does not run. What differs between the templates of
- * one family is a handful of facts, and each shows as a literal in the template's source: those
+ * A template is a program in a language that weft does not run. What differs between the templates
+ * of one family is a handful of facts, and each shows as a literal in the template's source: those
  * literals are what is looked for here. That the outcome equals the template's own is proven by the
  * rendered conversations in tests/data/chat. */
 #include "engine/dialect/dialect.h"
@@ -41,8 +41,8 @@ static weft_status choose(const weft_tokenizer *tokenizer, const char *architect
 }
 
 /* The default system text stands in a string literal of its own, or after the header of the system
- * role; it begins with "You are" in every template of these families. ("You are provided with" of the
- * tool text stands in the middle of a literal.) */
+ * role; it begins with "You are" in every template of these families. ("You are provided with" of
+ * the tool text stands in the middle of a literal.) */
 static weft_status read_default_system(const char *source, char **out, weft_error *err)
 {
     static const char head[] = "You are ";

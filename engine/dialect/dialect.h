@@ -1,5 +1,5 @@
-/* What a dialect is inside engine/: one family (a small table of functions), one file's variant of it, and
- * the machinery that the turns of that file share.
+/* What a dialect is inside engine/: one family (a small table of functions), one file's variant of
+ * it, and the machinery that the turns of that file share.
  *
  * The variant is read from the file's own chat template and vocabulary, never from its name: which
  * default system text it puts in, whether it writes tools, how it writes them, what it does with
@@ -62,8 +62,8 @@ struct weft_dialect {
     struct weft_plan *plans; /* most recently used first */
 };
 
-/* Without a model: tokenizer and chat_template (may be NULL) must outlive the dialect's opening, the
- * tokenizer the dialect. name as in weft_dialect_open. */
+/* Without a model: tokenizer and chat_template (may be NULL) must outlive the dialect's opening,
+ * the tokenizer the dialect. name as in weft_dialect_open. */
 weft_status weft_dialect_new(weft_dialect **out, const weft_tokenizer *tokenizer,
                              const char *architecture, const char *chat_template, const char *name,
                              weft_error *err);

@@ -1,5 +1,4 @@
-/* The dialect of a model: the public functions that need the model, and those that pass a call on to
- * the family. */
+/* The dialect of a model: the two public functions that need the model itself. */
 #include "engine/dialect/dialect.h"
 #include "engine/model.h"
 

@@ -1,7 +1,8 @@
 /* A script: the labelled text that a dialect writes, and its ids.
  *
- * Spans hold sizes only while the script grows, since the text may move; weft_script_spans sets their
- * pointers at the end. A failed allocation marks the buffer, so that writers need no checks of their own. */
+ * Spans hold sizes only while the script grows, since the text may move; weft_script_spans sets
+ * their pointers at the end. A failed allocation marks the buffer, so that writers need no checks
+ * of their own. */
 #include "engine/dialect/dialect.h"
 
 #include <stdlib.h>

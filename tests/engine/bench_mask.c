@@ -1,5 +1,5 @@
-/* Benchmark: what a mask costs at the places of a turn, for the first time and again. Argument: a model's
- * name as in vocab.h; without one, the largest vocabulary at hand. */
+/* Benchmark: what a mask costs at the places of a turn, for the first time and again. Argument: a
+ * model's name as in vocab.h; without one, the largest vocabulary at hand. */
 #include "tests/engine/turn_test.h"
 
 static const struct {

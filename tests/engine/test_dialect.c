@@ -1,8 +1,8 @@
-/* Dialects: every rendered conversation of tests/data/chat byte for byte, the form of a run's own turns,
- * the choice of a dialect, and that no foreign text becomes control. */
+/* Dialects: every rendered conversation of tests/data/chat byte for byte, the form of a run's own
+ * turns, the choice of a dialect, and that no foreign text becomes control. */
 #include "tests/engine/vocab.h"
 
-/* The literals that tell Qwen3's template from Qwen2.5's. Its vocabulary is not needed to render. */
+/* The literals that tell Qwen3's template from Qwen2.5's; its vocabulary is not needed. */
 static const char qwen3_template[] =
     "{{- messages[0].content + '\\n\\n' }} {{- \"# Tools\\n\\nYou may call one or more functions "
     "to assist "
@@ -205,8 +205,8 @@ static void test_run_form(void **state)
     vocab_close(&v);
 }
 
-/* A family whose template knows no tools gets them in Qwen's words; thinking off is written where the
- * template knows how. */
+/* A family whose template knows no tools gets them in Qwen's words; thinking off is written where
+ * the template knows how. */
 static void test_begin_variants(void **state)
 {
     vocab v;

@@ -1,6 +1,6 @@
-/* Masks against the naive model: a token is allowed exactly if its bytes are accepted one after the other. And
- * random walks: whatever allowed tokens are drawn, from any vocabulary, a call comes out that parses and
- * conforms, and there is always a token to draw. */
+/* Masks against the naive model: a token is allowed exactly if its bytes are accepted one after the
+ * other. And random walks: whatever allowed tokens are drawn, from any vocabulary, a call comes out
+ * that parses and conforms, and there is always a token to draw. */
 #include "tests/engine/turn_test.h"
 
 static uint64_t next_random(uint64_t *seed)
@@ -71,7 +71,8 @@ static void test_masker(void **state)
     vocab_close(&v);
 }
 
-/* Takes string content alike but for one byte, after which nothing may follow, or which may not come. */
+/* Takes string content alike but for one byte, after which nothing may follow, or which may not
+ * come. */
 typedef struct almost_plain {
     uint8_t byte;
     bool refuses;
@@ -280,7 +281,8 @@ static void test_walks_without_calls(void **state)
     vocab_close(&v);
 }
 
-/* A schema that this vocabulary cannot write (SmolLM2 lacks the byte f1): the turn ends, with an error. */
+/* A schema that this vocabulary cannot write (SmolLM2 lacks the byte f1): the turn ends, with an
+ * error. */
 static void test_unwritable(void **state)
 {
     vocab v;

@@ -1,5 +1,5 @@
-/* The recogniser: what a turn was, whatever tokens spelt it; what may follow what; what is shown when; and
- * that a malformed call is never an answer and never a guess. */
+/* The recogniser: what a turn was, whatever tokens spelt it; what may follow what; what is shown
+ * when; and that a malformed call is never an answer and never a guess. */
 #include "tests/engine/turn_test.h"
 
 #define CALC "{\"name\": \"calculator\", \"arguments\": {\"expression\": \"1+2\"}}"
@@ -253,7 +253,7 @@ static void test_refused(void **state)
         assert_int_equal(feed_ids(turn, &token, 1, NULL), 0);
         weft_turn_free(turn);
     }
-    /* inside a string a delimiter is text that must be spelt out: as a token it would end a call elsewhere */
+    /* inside a string a delimiter is text: it must be spelt out, its token is refused */
     static const char in_string[] =
         "<tool_call>{\"name\": \"calculator\", \"arguments\": {\"expression\": \"";
     size_t n = 0;

@@ -1,4 +1,5 @@
-/* Shared by the tests of turns and masks: two tools, feeding text as tokens, and a turn's outcome as one line. */
+/* Shared by the tests of turns and masks: two tools, feeding text as tokens, and a turn's outcome
+ * as one line. */
 #ifndef WEFT_TESTS_ENGINE_TURN_TEST_H
 #define WEFT_TESTS_ENGINE_TURN_TEST_H
 
@@ -107,8 +108,8 @@ static inline size_t feed_ids(weft_turn *turn, const int32_t *ids, size_t n, str
     return n;
 }
 
-/* Segments as T(text)C(text)A(text), a blank, then calls as name{arguments} or name!. Checks that the
- * segments cover the ids. */
+/* Segments as T(text)C(text)A(text), a blank, then calls as name{arguments} or name!. Checks that
+ * the segments cover the ids. */
 static inline char *outcome(weft_turn *turn)
 {
     const weft_turn_result *r = NULL;

@@ -1,6 +1,6 @@
-/* Shared by the tests of dialects, masks and turns: the vocabulary of a model file with its dialect, without
- * the weights. The tiny agent lies in tests/data; the others are looked for where `weft model pull` puts
- * them, and a test of one that is not there is left out. */
+/* Shared by the tests of dialects, masks and turns: the vocabulary of a model file with its
+ * dialect, without the weights. The tiny agent lies in tests/data; the others are looked for where
+ * `weft model pull` puts them, and a test of one that is not there is left out. */
 #ifndef WEFT_TESTS_ENGINE_VOCAB_H
 #define WEFT_TESTS_ENGINE_VOCAB_H
 
@@ -74,7 +74,7 @@ static inline cJSON *json(const char *text)
     return value;
 }
 
-/* Ids of a text as a model writes it: delimiters as their tokens (PLAIN), or spelt out (FOREIGN). */
+/* Ids of a model's text: delimiters as their tokens (PLAIN), or spelt out (FOREIGN). */
 static inline int32_t *ids_of(const vocab *v, const char *text, weft_trust trust, size_t *out_n)
 {
     int32_t *ids = NULL;

@@ -1,8 +1,8 @@
-/* Any tokens into the recogniser, masked and unmasked. Whatever comes in: an id is accepted exactly if the mask
- * has it, the segments cover the ids, texts are UTF-8, a call has arguments or an error, and a masked turn
- * that ends has no call that is not JSON.
- * Input: a byte of options, then a byte a token; 255 takes the byte after it for one of the special ids.
- * Vocabulary: the tiny agent's in $WEFT_TEST_DATA (else tests/data). */
+/* Any tokens into the recogniser, masked and unmasked. Whatever comes in: an id is accepted exactly
+ * if the mask has it, the segments cover the ids, texts are UTF-8, a call has arguments or an
+ * error, and a masked turn that ends has no call that is not JSON. Input: a byte of options, then a
+ * byte a token; 255 takes the byte after it for one of the special ids. Vocabulary: the tiny
+ * agent's in $WEFT_TEST_DATA (else tests/data). */
 #include "engine/turn.h"
 
 #include <stdio.h>
