@@ -27,7 +27,8 @@ typedef struct job {
     bool threaded;
 } job;
 
-static void call_span(const weft_run *r, size_t index, char *out, size_t size) {
+static void call_span(const weft_run *r, size_t index, char *out, size_t size)
+{
     snprintf(out, size, "turn-%lld/%zu", (long long)r->state.turns - 1, index);
 }
 
@@ -35,7 +36,8 @@ static weft_status settle(job *j, bool error, weft_error *err, const char *forma
     __attribute__((format(printf, 4, 5)));
 
 /* The call gets this text as its result without running. */
-static weft_status settle(job *j, bool error, weft_error *err, const char *format, ...) {
+static weft_status settle(job *j, bool error, weft_error *err, const char *format, ...)
+{
     weft_buffer text = WEFT_BUFFER_INIT;
     va_list args, again;
     va_start(args, format);
@@ -55,7 +57,8 @@ static weft_status settle(job *j, bool error, weft_error *err, const char *forma
 }
 
 /* Asks on the terminal. Without one, "ask" denies. */
-static bool approved(weft_run *r, const run_call *c, const char **why) {
+static bool approved(weft_run *r, const run_call *c, const char **why)
+{
     const char *mode = weft_option_text(r->options, OPT_APPROVE);
     const weft_tool_info *tool = weft_toolset_find(r->tools, c->name);
     const char *rule = tool ? tool->approval : "never";
@@ -74,7 +77,8 @@ static bool approved(weft_run *r, const run_call *c, const char **why) {
 }
 
 static weft_status record_approval(weft_run *r, size_t index, bool yes, const char *why,
-                                   weft_error *err) {
+                                   weft_error *err)
+{
     char span[48];
     call_span(r, index, span, sizeof span);
     cJSON *body = cJSON_CreateObject();
@@ -85,7 +89,8 @@ static weft_status record_approval(weft_run *r, size_t index, bool yes, const ch
 }
 
 /* A call that was made before to an idempotent tool gets its earlier result and a word about it. */
-static weft_status guard_repeat(job *j, weft_error *err) {
+static weft_status guard_repeat(job *j, weft_error *err)
+{
     const run_call *c = &j->run->state.call[j->index];
     char *key = run_call_key(c->name, c->arguments);
     if (!key) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
@@ -93,15 +98,17 @@ static weft_status guard_repeat(job *j, weft_error *err) {
     free(key);
     if (!earlier) return WEFT_OK;
     j->repeated = true;
+    /* words that the 1.5B follows; others made it refuse, or call again */
     return settle(
         j, false, err,
-        "You made this very call before. Its result was: %s\n"
-                  "That is the result: use it and answer the user now in plain words.",
-                  earlier);
+        "You already made this call and its result was %s. Now answer the question in plain words, "
+        "without a call.",
+        earlier);
 }
 
 /* In the same transaction as the result that carries the words. */
-static weft_status record_nudge(job *j, const char *span, weft_error *err) {
+static weft_status record_nudge(job *j, const char *span, weft_error *err)
+{
     weft_run *r = j->run;
     cJSON *body = cJSON_CreateObject();
     cJSON_AddStringToObject(body, "tool", r->state.call[j->index].name);
@@ -111,7 +118,8 @@ static weft_status record_nudge(job *j, const char *span, weft_error *err) {
 }
 
 /* Decides what happens to a call before anything runs. */
-static weft_status prepare(job *j, weft_error *err) {
+static weft_status prepare(job *j, weft_error *err)
+{
     weft_run *r = j->run;
     const run_call *c = &r->state.call[j->index];
     const char *why;
@@ -135,7 +143,8 @@ static weft_status prepare(job *j, weft_error *err) {
     return status;
 }
 
-static weft_status record_call(job *j, weft_error *err) {
+static weft_status record_call(job *j, weft_error *err)
+{
     weft_run *r = j->run;
     const run_call *c = &r->state.call[j->index];
     char span[48], title[256];
@@ -150,7 +159,8 @@ static weft_status record_call(job *j, weft_error *err) {
     return run_emit(r, "tool.call", span, body, WEFT_DURABLE, err);
 }
 
-static void *run_job(void *context) {
+static void *run_job(void *context)
+{
     job *j = context;
     const run_call *c = &j->run->state.call[j->index];
     bool broken = WEFT_FAULT_POINT("run.tool");
@@ -162,7 +172,8 @@ static void *run_job(void *context) {
     return NULL;
 }
 
-static weft_status record_result(job *j, weft_error *err) {
+static weft_status record_result(job *j, weft_error *err)
+{
     weft_run *r = j->run;
     const run_call *c = &r->state.call[j->index];
     const weft_tool_result *t = &j->result;
@@ -204,14 +215,16 @@ static weft_status record_result(job *j, weft_error *err) {
     return status;
 }
 
-static void job_free(job *j) {
+static void job_free(job *j)
+{
     cJSON_Delete(j->arguments);
     free(j->text);
     weft_tool_result_free(&j->result);
 }
 
 /* Runs the calls [0, n) of jobs side by side. */
-static weft_status run_group(job *jobs, size_t n, weft_error *err) {
+static weft_status run_group(job *jobs, size_t n, weft_error *err)
+{
     weft_status status = WEFT_OK;
     size_t begun = 0;
     for (; begun < n && !status; begun++) {
@@ -238,7 +251,8 @@ static weft_status run_group(job *jobs, size_t n, weft_error *err) {
     return status;
 }
 
-weft_status run_calls(weft_run *r, weft_error *err) {
+weft_status run_calls(weft_run *r, weft_error *err)
+{
     int64_t at_once = weft_json_int(r->state.begin, "jobs", 1);
     size_t width = at_once < 1 ? 1 : at_once > 64 ? 64 : (size_t)at_once;
     weft_status status = WEFT_OK;
@@ -265,7 +279,8 @@ weft_status run_calls(weft_run *r, weft_error *err) {
 }
 
 /* Why a call could not be run as it stands, "" if it could. */
-static void call_fault(const weft_run *r, const run_call *c, weft_error *why) {
+static void call_fault(const weft_run *r, const run_call *c, weft_error *why)
+{
     cJSON *arguments = NULL;
     why->message[0] = '\0';
     if (c->error || !c->arguments) {
@@ -279,7 +294,8 @@ static void call_fault(const weft_run *r, const run_call *c, weft_error *why) {
     cJSON_Delete(arguments);
 }
 
-weft_status run_print_calls(weft_run *r, weft_error *err) {
+weft_status run_print_calls(weft_run *r, weft_error *err)
+{
     for (size_t i = 0; i < r->state.n_call; i++) {
         const run_call *c = &r->state.call[i];
         weft_error why;

@@ -185,7 +185,9 @@ static weft_status begin(weft_run *r, weft_turn **out, weft_error *err) {
               : think && strcmp(think, "off") == 0 ? WEFT_THINK_OFF
                                                    : WEFT_THINK_AUTO;
     bool free_choice = !choice || strcmp(choice, "auto") == 0;
-    if (r->state.must_answer || (choice && strcmp(choice, "none") == 0)) {
+    if (r->state.must_answer) {
+        o.choice = WEFT_CHOICE_WORDS;
+    } else if (choice && strcmp(choice, "none") == 0) {
         o.choice = WEFT_CHOICE_NONE;
     } else if (!free_choice && r->state.calls == 0) { /* a demanded call is demanded once */
         o.choice = WEFT_CHOICE_REQUIRED;

@@ -27,12 +27,12 @@ typedef enum weft_kv_type { WEFT_KV_F16 = 0, WEFT_KV_F32 = 1 } weft_kv_type;
 typedef int (*weft_progress)(void *context, const char *what, int64_t done, int64_t total);
 
 typedef struct weft_engine_options {
-    const char *isa;        /* "scalar", "avx2", "avx512"; NULL: the best this CPU has */
-    int threads;            /* 0: the cores this process may use */
+    const char *isa; /* "scalar", "avx2", "avx512"; NULL: the best this CPU has */
+    int threads;     /* 0: the cores this process may use */
     weft_kv_type kv_type;
-    int64_t context;        /* most tokens on a timeline; 0: the model's own context length */
-    int chunk;              /* prefill chunk in tokens; 0: chosen by the engine. Never visible in logits */
-    bool vocab_only;        /* tokenizer and metadata, no weights */
+    int64_t context; /* most tokens on a timeline; 0: the model's own context length */
+    int chunk;       /* prefill chunk in tokens; 0: chosen by the engine. Never visible in logits */
+    bool vocab_only; /* tokenizer and metadata, no weights */
     weft_progress progress; /* may be NULL */
     void *progress_context;
 } weft_engine_options;
@@ -44,10 +44,11 @@ weft_status weft_model_open(weft_model **out, const char *path, const weft_engin
 void weft_model_close(weft_model *model);
 
 typedef struct weft_model_info {
-    const char *path, *name, *architecture, *tokenizer, *pre; /* borrowed; name "" if the file has none */
-    const char *quantisation;    /* most common weight type: "Q4_K" */
-    const char *chat_template;   /* NUL-terminated or NULL */
-    const char *backend;         /* "cpu-avx512" */
+    const char *path, *name, *architecture, *tokenizer,
+        *pre;                  /* borrowed; name "" if the file has none */
+    const char *quantisation;  /* most common weight type: "Q4_K" */
+    const char *chat_template; /* NUL-terminated or NULL */
+    const char *backend;       /* "cpu-avx512" */
     int threads;
     int64_t n_params, n_vocab, n_layer, n_embd, n_head, n_head_kv, context_length, context;
     size_t file_bytes, weight_bytes; /* on disk; in memory after repacking */
@@ -218,7 +219,8 @@ typedef struct weft_turn weft_turn;
 typedef enum weft_choice {
     WEFT_CHOICE_AUTO,
     WEFT_CHOICE_REQUIRED, /* the turn must reach a call: no end before it, an opener after the budget */
-    WEFT_CHOICE_NONE      /* call openers are masked */
+    WEFT_CHOICE_NONE,     /* call openers are masked */
+    WEFT_CHOICE_WORDS /* as NONE, and no line may begin as code, JSON or a tag does: plain words */
 } weft_choice;
 
 typedef struct weft_turn_tool {
@@ -230,19 +232,19 @@ typedef struct weft_turn_options {
     const weft_turn_tool *tools; /* [n_tools], borrowed for the turn's life */
     size_t n_tools;
     weft_choice choice;
-    const char *only;            /* with REQUIRED: this tool; NULL: any */
+    const char *only; /* with REQUIRED: this tool; NULL: any */
     weft_think think;
-    int64_t think_budget;        /* most tokens of thought; 0: no limit, but for REQUIRED, where prose
+    int64_t think_budget; /* most tokens of thought; 0: no limit, but for REQUIRED, where prose
                                     before the call ends after WEFT_REQUIRED_PROSE tokens */
-    bool unmasked;               /* the turn was sampled elsewhere: no mask, any id is accepted, and
+    bool unmasked;        /* the turn was sampled elsewhere: no mask, any id is accepted, and
                                     what is no valid call after an opener becomes a call with an error */
 } weft_turn_options;
 enum { WEFT_REQUIRED_PROSE = 256 };
 
 /* The generation prompt must be on the timeline already. Turns are freed before their dialect. Grammars
  * and masks are cached in the dialect by tool set, so that turns after the first are free. */
-weft_status weft_turn_begin(weft_turn **out, weft_dialect *dialect, const weft_turn_options *options,
-                            weft_error *err);
+weft_status weft_turn_begin(weft_turn **out, weft_dialect *dialect,
+                            const weft_turn_options *options, weft_error *err);
 void weft_turn_free(weft_turn *turn);
 /* The cache knows a schema by its address: call this before freeing schemas that turns were given while
  * the dialect lives on. Turns under way keep what they use. */
@@ -252,10 +254,11 @@ void weft_dialect_forget(weft_dialect *dialect);
 const weft_mask *weft_turn_mask(weft_turn *turn);
 
 typedef struct weft_turn_delta {
-    weft_segment segment;  /* of the text below: THOUGHT (prose too, until the turn is known), CALL, ANSWER */
-    const char *text;      /* whole UTF-8 characters that became visible, "" if none; borrowed */
-    bool call_complete;    /* a call was completed by this token */
-    bool ended;            /* the turn is over: an end token, or nothing may follow */
+    weft_segment
+        segment; /* of the text below: THOUGHT (prose too, until the turn is known), CALL, ANSWER */
+    const char *text;   /* whole UTF-8 characters that became visible, "" if none; borrowed */
+    bool call_complete; /* a call was completed by this token */
+    bool ended;         /* the turn is over: an end token, or nothing may follow */
 } weft_turn_delta;
 /* Takes the id that was sampled (or forced, on replay). WEFT_E_INVALID if the mask forbids it. */
 weft_status weft_turn_accept(weft_turn *turn, int32_t id, weft_turn_delta *out, weft_error *err);
@@ -267,10 +270,10 @@ typedef struct weft_turn_segment {
 } weft_turn_segment;
 
 typedef struct weft_turn_call {
-    const char *name;   /* "" if it could not be read */
-    cJSON *arguments;   /* object; NULL if malformed */
-    const char *raw;    /* the text as sampled */
-    const char *error;  /* NULL, or the words for the model: what is wrong and what to write */
+    const char *name;  /* "" if it could not be read */
+    cJSON *arguments;  /* object; NULL if malformed */
+    const char *raw;   /* the text as sampled */
+    const char *error; /* NULL, or the words for the model: what is wrong and what to write */
 } weft_turn_call;
 
 typedef struct weft_turn_result {
@@ -278,7 +281,7 @@ typedef struct weft_turn_result {
     size_t n_segment;
     const weft_turn_call *call;
     size_t n_call;
-    bool ended;         /* by an end token (false: cut by a limit) */
+    bool ended; /* by an end token (false: cut by a limit) */
 } weft_turn_result;
 /* Closes the turn and says what it was. Prose before a call is thought; a turn without a call is an
  * answer. Borrowed until weft_turn_free. */
