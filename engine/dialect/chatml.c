@@ -1,15 +1,14 @@
 /* ChatML: <|im_start|>role, newline, text, <|im_end|>, newline. Two families share it.
  *
- *   qwen    Qwen2.5, Qwen3 and what was trained like them: tool definitions in the system text,
- *           calls in <tool_call>, results in <tool_response> inside a user turn
- *   chatml  roles alone (SmolLM2). `render` writes what the template writes, which drops tools; a run
- *           that offers tools uses Qwen's words for them
+ *   qwen    Qwen2.5, Qwen3 and what was trained like them: tools in the system text, calls in
+ *           <tool_call>, results in <tool_response> inside a user turn
+ *   chatml  roles alone (SmolLM2). `render` writes what the template writes, which drops tools; a
+ *           run that offers tools uses Qwen's words for them
  *
  * Trust: the words of the template are trusted, so that they become control tokens; whatever came
- * in through a parameter is foreign. One exception in name only: the default system text is the
- * template's, so it is trusted too.
- * Fact: Qwen2.5's template writes a newline before each call and none after the role, Qwen3's one after
- * the role and none before the first call: the same bytes. */
+ * in through a parameter is foreign. The default system text is the template's, so it is trusted.
+ * Fact: Qwen2.5's template writes a newline before each call and none after the role, Qwen3's one
+ * after the role and none before the first call: the same bytes. */
 #include "engine/dialect/dialect.h"
 
 #include <stdlib.h>
