@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A loopback server that misbehaves on request: hub, plain files and package index for test_models.c.
+"""A loopback server that misbehaves on request: hub, plain files and package index for the tests here.
 
 Prints "PORT PORT" once it listens on both, serves until its standard input closes. The first part of the
 path says how a file is served; GET /log returns the requests since the last such call as JSON."""
@@ -18,7 +18,7 @@ log, seen, lock = [], {}, threading.Lock()
 
 
 def content(version):
-    """The same bytes as test_models.c makes."""
+    """The same bytes as model_server.h makes."""
     return b"GGUF\x03\0\0\0" + bytes(((i * i >> 7) + version) & 255 for i in range(8, SIZE))
 
 
