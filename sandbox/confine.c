@@ -2,7 +2,8 @@
  *
  * The dedicated id: 65529 is in the range that systemd and Debian leave unused (65520 to 65533), and
  * still inside the 65,536 ids of a usual container. If root's own namespace does not map it (a
- * rootless container with one id), root is an ordinary user of the host, and maps to itself.
+ * rootless container with one id), root is an ordinary user outside, and maps to itself; unless it is
+ * root there too.
  */
 #include "sandbox/confine.h"
 
@@ -19,8 +20,8 @@
 
 enum { DEDICATED_ID = 65529 };
 
-/* True if our own user namespace has the id. */
-static bool id_is_mapped(const char *map, unsigned id)
+/* Finds the host's side of an id in a map of our own user namespace; false if it has none. */
+static bool id_outside(const char *map, unsigned id, unsigned *out)
 {
     FILE *f = fopen(map, "re");
     if (!f) return false;
@@ -29,18 +30,23 @@ static bool id_is_mapped(const char *map, unsigned id)
     while (!found && fscanf(f, "%u %u %u", &inside, &outside, &count) == 3)
         found = id >= inside && id - inside < count;
     fclose(f);
+    if (found) *out = outside + (id - inside);
     return found;
 }
 
-void sandbox_outer_ids(uid_t *uid, gid_t *gid)
+bool sandbox_outer_ids(uid_t *uid, gid_t *gid)
 {
+    unsigned outside;
     *uid = geteuid();
     *gid = getegid();
-    if (*uid == 0 && id_is_mapped("/proc/self/uid_map", DEDICATED_ID) &&
-        id_is_mapped("/proc/self/gid_map", DEDICATED_ID)) {
+    if (*uid != 0) return true;
+    if (id_outside("/proc/self/uid_map", DEDICATED_ID, &outside) &&
+        id_outside("/proc/self/gid_map", DEDICATED_ID, &outside)) {
         *uid = DEDICATED_ID;
         *gid = DEDICATED_ID;
+        return true;
     }
+    return id_outside("/proc/self/uid_map", 0, &outside) && outside != 0;
 }
 
 unsigned weft_sandbox_uid(void)

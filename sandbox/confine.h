@@ -10,8 +10,8 @@
 enum { SANDBOX_INNER_ID = 1000 };
 
 /* The ids of the workload as the host sees them: a dedicated pair if we are root and may use it, our
- * own otherwise. */
-void sandbox_outer_ids(uid_t *uid, gid_t *gid);
+ * own otherwise. False if those are root's: nothing may run then. */
+bool sandbox_outer_ids(uid_t *uid, gid_t *gid);
 /* Writes the id maps of a process in its new user namespace. */
 bool sandbox_ids_map(pid_t pid, uid_t uid, gid_t gid, sandbox_fault *fault);
 /* Takes the inner id. Clears the parent-death signal, as every change of id does. */

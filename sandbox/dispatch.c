@@ -94,7 +94,7 @@ static void become_launcher(launcher *l, int sock, pid_t parent)
     if (l->signals < 0) _exit(1);
     /* Root's supplementary groups would otherwise stay with the workload. */
     if (geteuid() == 0) setgroups(0, NULL);
-    sandbox_outer_ids(&l->host.uid, &l->host.gid);
+    l->host.has_ids = sandbox_outer_ids(&l->host.uid, &l->host.gid);
     int tree = open_tree(AT_FDCWD, "/usr", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     l->host.trees = tree >= 0;
     sandbox_close(&tree);
@@ -141,7 +141,10 @@ static void host_judge(launcher *l)
     sandbox_verdict *v = &l->host.verdict;
     sandbox_reply reply = {.report.hole = -1};
     sandbox_fault *fault = &reply.report.fault;
-    bool compiled = true;
+    bool compiled = l->host.has_ids;
+    errno = EPERM;
+    if (!compiled)
+        sandbox_fault_layer(fault, LAYER_IDS, "root has no other id to give to the workload");
     for (int i = 0; compiled && i < FILTER_COUNT; i++)
         compiled = sandbox_filter_build((sandbox_filter_kind)i, &l->host.filters[i], fault);
     if (compiled) probe_run(&l->host, &reply);

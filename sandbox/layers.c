@@ -132,7 +132,10 @@ static void cause_of_user_ns(const sandbox_fault *fault, char *cause, size_t n_c
 void sandbox_cause(const sandbox_fault *fault, char *cause, size_t n_cause, char *cure,
                    size_t n_cure)
 {
-    if (needs_user_ns(fault->layer)) {
+    if (fault->layer == LAYER_IDS && geteuid() == 0 && fault->error == EPERM) {
+        snprintf(cause, n_cause, "this user namespace maps root to root and no id beside it");
+        snprintf(cure, n_cure, "run weft as an ordinary user, or map at least 65,536 ids");
+    } else if (needs_user_ns(fault->layer)) {
         cause_of_user_ns(fault, cause, n_cause, cure, n_cure);
     } else if (fault->layer == LAYER_LANDLOCK) {
         snprintf(cause, n_cause, "the kernel has no Landlock, or it is not switched on");

@@ -8,9 +8,10 @@
 #include <cmocka.h>
 
 #include <dirent.h>
-#include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,7 +112,7 @@ static bool process_name(const char *pid, char *name, size_t n, char *state, pid
     return true;
 }
 
-static int processes_named(const char *wanted, pid_t parent, pid_t *out)
+static int processes_named(const char *wanted, pid_t parent, pid_t *out, pid_t *out_parent)
 {
     int n = 0;
     DIR *d = opendir("/proc");
@@ -123,6 +124,7 @@ static int processes_named(const char *wanted, pid_t parent, pid_t *out)
         if (!process_name(entry->d_name, name, sizeof name, &state, &its_parent)) continue;
         if (strcmp(name, wanted) != 0 || state == 'Z' || (parent && its_parent != parent)) continue;
         if (out) *out = atoi(entry->d_name);
+        if (out_parent) *out_parent = its_parent;
         n++;
     }
     closedir(d);
@@ -131,7 +133,7 @@ static int processes_named(const char *wanted, pid_t parent, pid_t *out)
 
 int survivors(const char *token)
 {
-    return processes_named(token, 0, NULL);
+    return processes_named(token, 0, NULL, NULL);
 }
 
 bool all_gone(const char *token)
@@ -143,16 +145,48 @@ bool all_gone(const char *token)
     return false;
 }
 
+pid_t worker_of(const char *token)
+{
+    char pid[16], name[64], state;
+    pid_t init = 0, worker = 0;
+    if (processes_named(token, 0, NULL, &init) != 1) return 0;
+    snprintf(pid, sizeof pid, "%d", (int)init);
+    return process_name(pid, name, sizeof name, &state, &worker) ? worker : 0;
+}
+
 pid_t launcher_pid(void)
 {
     pid_t pid = 0;
     /* It takes its name a moment after the fork. */
     for (int tries = 0; tries < 500; tries++) {
-        if (processes_named("weft-launcher", getpid(), &pid) == 1) return pid;
+        if (processes_named("weft-launcher", getpid(), &pid, NULL) == 1) return pid;
         poll(NULL, 0, 10);
     }
     fail_msg("no launcher process");
     return 0;
+}
+
+static bool write_text(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+    if (fd >= 0) close(fd);
+    return ok;
+}
+
+bool user_namespace_enter(int flags)
+{
+    char uid[32], gid[32];
+    snprintf(uid, sizeof uid, "0 %u 1", (unsigned)geteuid());
+    snprintf(gid, sizeof gid, "0 %u 1", (unsigned)getegid());
+    return unshare(CLONE_NEWUSER | flags) == 0 && write_text("/proc/self/setgroups", "deny") &&
+           write_text("/proc/self/uid_map", uid) && write_text("/proc/self/gid_map", gid);
+}
+
+bool become_ordinary(void)
+{
+    return setgroups(0, NULL) == 0 && setresgid(ORDINARY_UID, ORDINARY_UID, ORDINARY_UID) == 0 &&
+           setresuid(ORDINARY_UID, ORDINARY_UID, ORDINARY_UID) == 0;
 }
 
 int again_as_user(char **argv)
@@ -161,9 +195,7 @@ int again_as_user(char **argv)
     pid_t child = fork();
     if (child == 0) {
         /* A fresh exec, as an ordinary user's weft would be: dumpable, no capabilities. */
-        if (setgroups(0, NULL) || setresgid(ORDINARY_UID, ORDINARY_UID, ORDINARY_UID) ||
-            setresuid(ORDINARY_UID, ORDINARY_UID, ORDINARY_UID))
-            _exit(99);
+        if (!become_ordinary()) _exit(99);
         execv("/proc/self/exe", argv);
         _exit(98);
     }

@@ -38,9 +38,15 @@ const char *probe_path(void);
 int survivors(const char *token);
 /* True if survivors() becomes 0 soon. */
 bool all_gone(const char *token);
+/* The worker whose call runs the daemon `token` (its parent is init, whose parent is the worker). */
+pid_t worker_of(const char *token);
 /* The launcher's pid: the only child of this process of that name. */
 pid_t launcher_pid(void);
 
+/* Moves this process into a user namespace (and others by flags) where it is root, mapped to itself. */
+bool user_namespace_enter(int flags);
+/* Becomes an ordinary user for good. */
+bool become_ordinary(void);
 /* If run as root: runs the program again as an ordinary user and returns its failures. */
 int again_as_user(char **argv);
 

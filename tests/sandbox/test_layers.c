@@ -9,7 +9,6 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -283,26 +282,17 @@ static void the_outer_id_is_not_root(void **state)
 
 /* --- refusal ---------------------------------------------------------------------------------- */
 
-static bool write_text(const char *path, const char *text)
+static bool set_quota(void)
 {
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-    if (fd >= 0) close(fd);
-    return ok;
+    int fd = open("/proc/sys/user/max_user_namespaces", O_WRONLY | O_CLOEXEC);
+    return fd >= 0 && write(fd, "0", 1) == 1 && close(fd) == 0;
 }
 
 /* In a user namespace whose own quota of user namespaces is 0. Exit status: 0 as it should be. */
 static int refused_without_namespaces(const char *witness)
 {
-    char map[32];
-    unsigned uid = geteuid(), gid = getegid();
-    if (unshare(CLONE_NEWUSER)) return 10;
-    snprintf(map, sizeof map, "0 %u 1", uid);
-    if (!write_text("/proc/self/setgroups", "deny") || !write_text("/proc/self/uid_map", map))
-        return 11;
-    snprintf(map, sizeof map, "0 %u 1", gid);
-    if (!write_text("/proc/self/gid_map", map)) return 12;
-    if (!write_text("/proc/sys/user/max_user_namespaces", "0")) return 13;
+    if (geteuid() == 0 && (!become_ordinary() || prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))) return 10;
+    if (!user_namespace_enter(0) || !set_quota()) return 11;
     weft_launcher *launcher;
     weft_error err = {0};
     weft_sandbox_result result;
@@ -322,6 +312,37 @@ static int refused_without_namespaces(const char *witness)
     return access(witness, F_OK) == 0 ? 19 : 0;
 }
 
+/* Real root in a namespace with one id only: there is none to give to the workload. */
+static int refused_as_root_only(void)
+{
+    weft_launcher *launcher;
+    weft_error err = {0};
+    weft_sandbox_result result;
+    prepared p;
+    if (!user_namespace_enter(0) || weft_launcher_start(&launcher, &err)) return 10;
+    prepare_shell(&p, "true");
+    if (weft_sandbox_run(launcher, &p.request, NULL, &result, &err) != WEFT_E_SANDBOX) return 11;
+    if (!strstr(err.message, "layer ids")) return 12;
+    weft_launcher_stop(launcher);
+    return 0;
+}
+
+static int in_a_child(int status)
+{
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+}
+
+static void root_never_maps_to_root(void **state)
+{
+    (void)state;
+    int status;
+    if (geteuid() != 0) skip();
+    pid_t child = fork();
+    if (child == 0) _exit(refused_as_root_only());
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(in_a_child(status), 0);
+}
+
 static void without_user_namespaces_nothing_runs(void **state)
 {
     fixture *f = *state;
@@ -331,8 +352,7 @@ static void without_user_namespaces_nothing_runs(void **state)
     pid_t child = fork();
     if (child == 0) _exit(refused_without_namespaces(witness));
     assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_int_equal(in_a_child(status), 0);
 }
 
 int main(int argc, char **argv)
@@ -346,6 +366,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_status_inside_shows_confinement),
         cmocka_unit_test(the_outer_id_is_not_root),
         cmocka_unit_test(without_user_namespaces_nothing_runs),
+        cmocka_unit_test(root_never_maps_to_root),
     };
     int failed = cmocka_run_group_tests(tests, fixture_open, fixture_close);
     return failed + again_as_user(argv);
