@@ -23,7 +23,8 @@ typedef struct span_of_memory {
     uint64_t *sum; /* [pieces] */
 } span_of_memory;
 
-static void read_item(void *context, uint32_t item, int thread) {
+static void read_item(void *context, uint32_t item, int thread)
+{
     const span_of_memory *m = context;
     size_t piece = m->bytes / m->pieces / 64 * 64;
     typedef uint64_t words __attribute__((vector_size(64), aligned(1), may_alias));
@@ -40,18 +41,21 @@ static void read_item(void *context, uint32_t item, int thread) {
 }
 
 /* With one thread, its processor time: other processes on the machine then count less. */
-static int64_t now_ns(const weft_backend *b) {
+static int64_t now_ns(const weft_backend *b)
+{
     struct timespec t;
     if (b->threads > 1) return weft_monotonic_ns();
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static double seconds_since(const weft_backend *b, int64_t from) {
+static double seconds_since(const weft_backend *b, int64_t from)
+{
     return (double)(now_ns(b) - from) * 1e-9;
 }
 
-static double read_seconds(weft_backend *b, const void *at, size_t bytes) {
+static double read_seconds(weft_backend *b, const void *at, size_t bytes)
+{
     uint64_t sum[256];
     span_of_memory m = {at, bytes, 256, sum};
     int64_t from = now_ns(b);
@@ -63,7 +67,8 @@ static double read_seconds(weft_backend *b, const void *at, size_t bytes) {
 #include <immintrin.h>
 enum { PEAK_LOOPS = 1 << 18 };
 __attribute__((target("avx512f,avx512vnni"))) static void peak_item(void *context, uint32_t item,
-                                                                     int thread) {
+                                                                    int thread)
+{
     __m512i a[12], w = _mm512_set1_epi32((int)item), x = _mm512_set1_epi32(thread + 3);
     for (int i = 0; i < 12; i++) a[i] = _mm512_set1_epi32(i);
     for (int k = 0; k < PEAK_LOOPS; k++) {
@@ -74,7 +79,8 @@ __attribute__((target("avx512f,avx512vnni"))) static void peak_item(void *contex
     ((volatile int *)context)[thread] = _mm512_reduce_add_epi32(a[0]);
 }
 
-static double peak_gops(weft_backend *b) {
+static double peak_gops(weft_backend *b)
+{
     int sink[1024];
     if (!__builtin_cpu_supports("avx512vnni")) return 0;
     double best = 1e9;
@@ -87,12 +93,14 @@ static double peak_gops(weft_backend *b) {
     return 2.0 * 64 * 12 * PEAK_LOOPS * b->threads / best * 1e-9;
 }
 #else
-static double peak_gops(weft_backend *b) {
+static double peak_gops(weft_backend *b)
+{
     return 0;
 }
 #endif
 
-static float *filled(size_t n) {
+static float *filled(size_t n)
+{
     float *p = aligned_alloc(64, (n * sizeof *p + 63) / 64 * 64);
     if (!p) abort();
     for (size_t i = 0; i < n; i++) p[i] = (float)((i * 2654435761u >> 8) & 0xffff) / 65536 - 0.5f;
@@ -100,19 +108,24 @@ static float *filled(size_t n) {
 }
 
 /* Small random numbers for every field, fp16 ones included. */
-static void *random_blocks(size_t bytes) {
+static void *random_blocks(size_t bytes)
+{
     uint8_t *p = malloc(bytes);
     if (!p) abort();
     for (size_t i = 0; i < bytes; i++) p[i] = (uint8_t)((i * 2654435761u >> 13) & 0x3b);
     return p;
 }
 
-static weft_weight *matrix(weft_backend *b, weft_tensor_type type, size_t rows, size_t columns) {
+static weft_weight *matrix(weft_backend *b, weft_tensor_type type, size_t rows, size_t columns)
+{
     size_t weights, bytes;
     weft_weight *w;
     weft_error err;
     if (!weft_tensor_block(type, &weights, &bytes)) abort();
-    weft_tensor t = {.name = "bench", .type = type, .n_dims = 2, .dim = {columns, rows, 1, 1},
+    weft_tensor t = {.name = "bench",
+                     .type = type,
+                     .n_dims = 2,
+                     .dim = {columns, rows, 1, 1},
                      .bytes = rows * (columns / weights) * bytes};
     t.data = random_blocks(t.bytes);
     if (b->ops.weight_new(b, &t, &w, &err)) {
@@ -124,7 +137,8 @@ static weft_weight *matrix(weft_backend *b, weft_tensor_type type, size_t rows, 
 }
 
 /* Enough matrices of a model's shape that they do not fit the caches. */
-static void one_token(weft_backend *b, weft_tensor_type type, size_t rows, size_t columns) {
+static void one_token(weft_backend *b, weft_tensor_type type, size_t rows, size_t columns)
+{
     weft_weight *w[512];
     size_t n = 0, bytes = 0;
     while (bytes < WEIGHT_BYTES && n < 512) {
@@ -140,7 +154,8 @@ static void one_token(weft_backend *b, weft_tensor_type type, size_t rows, size_
             b->ops.matmul(b, one, NULL, yp, 1, x, 1);
         }
         double s = seconds_since(b, from), p = 0;
-        for (size_t i = 0; i < n; i++) p += read_seconds(b, w[i]->data, w[i]->tiles * w[i]->tile_bytes);
+        for (size_t i = 0; i < n; i++)
+            p += read_seconds(b, w[i]->data, w[i]->tiles * w[i]->tile_bytes);
         best = s < best ? s : best;
         plain = p < plain ? p : plain;
     }
@@ -153,7 +168,8 @@ static void one_token(weft_backend *b, weft_tensor_type type, size_t rows, size_
 }
 
 static void many_tokens(weft_backend *b, weft_tensor_type type, size_t rows, size_t columns,
-                        size_t n) {
+                        size_t n)
+{
     weft_weight *w = matrix(b, type, rows, columns);
     const weft_weight *const one[1] = {w};
     float *x = filled(n * columns), *y = filled(n * rows), *const yp[1] = {y};
@@ -167,14 +183,16 @@ static void many_tokens(weft_backend *b, weft_tensor_type type, size_t rows, siz
     }
     double gops = 2.0 * (double)rows * (double)columns * (double)n / best * 1e-9;
     printf("%-5s %6zu x %-5zu  %3zu tokens %6.0f GOP/s, VNNI peak %6.0f  %3.0f %%\n",
-           weft_tensor_type_name(type), rows, columns, n, gops, peak, peak > 0 ? 100 * gops / peak : 0);
+           weft_tensor_type_name(type), rows, columns, n, gops, peak,
+           peak > 0 ? 100 * gops / peak : 0);
     b->ops.weight_free(w);
     free(x);
     free(y);
 }
 
 static void attention(weft_backend *b, uint32_t n_head, uint32_t n_head_kv, uint32_t dim,
-                      size_t context, size_t n) {
+                      size_t context, size_t n)
+{
     weft_kv_layout l = {WEFT_KV_F16, 8, n_head_kv, dim, dim};
     size_t pages = context / WEFT_PAGE, bytes = weft_kv_page_bytes(&l);
     void **page = malloc(pages * sizeof *page);
@@ -190,8 +208,14 @@ static void attention(weft_backend *b, uint32_t n_head, uint32_t n_head_kv, uint
     for (int r = 0; r < 6; r++) {
         int64_t from = now_ns(b);
         for (uint32_t layer = 0; layer < l.n_layer; layer++) {
-            weft_attention a = {.layout = &l, .layer = layer, .n_head = n_head, .scale = 0.1f,
-                                .row = row, .n = n, .q = q, .out = out};
+            weft_attention a = {.layout = &l,
+                                .layer = layer,
+                                .n_head = n_head,
+                                .scale = 0.1f,
+                                .row = row,
+                                .n = n,
+                                .q = q,
+                                .out = out};
             b->ops.attention(b, &a);
         }
         double s = seconds_since(b, from), p = read_seconds(b, memory, pages * bytes);
@@ -211,7 +235,8 @@ static void attention(weft_backend *b, uint32_t n_head, uint32_t n_head_kv, uint
     free(out);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     weft_backend *b;
     const weft_ops *ops;
     weft_error err;

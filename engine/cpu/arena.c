@@ -20,7 +20,8 @@ struct cpu_chunk {
     size_t bytes, used, live;
 };
 
-static cpu_chunk *chunk_new(size_t bytes) {
+static cpu_chunk *chunk_new(size_t bytes)
+{
     size_t map_bytes;
     if (__builtin_add_overflow(bytes, HUGE_BYTES, &map_bytes)) return NULL;
     cpu_chunk *c = malloc(sizeof *c);
@@ -36,19 +37,21 @@ static cpu_chunk *chunk_new(size_t bytes) {
     return c;
 }
 
-static void chunk_free(cpu_chunk *c) {
+static void chunk_free(cpu_chunk *c)
+{
     munmap(c->map, c->map_bytes);
     free(c);
 }
 
-cpu_memory cpu_arena_take(cpu_arena *a, size_t bytes) {
+cpu_memory cpu_arena_take(cpu_arena *a, size_t bytes)
+{
     const cpu_memory none = {NULL, NULL};
     if (bytes > SIZE_MAX - HUGE_BYTES) return none;
     bytes = (bytes + 63) / 64 * 64;
     cpu_chunk *c = a->current;
     if (!c || c->bytes - c->used < bytes) {
-        size_t want = bytes > CHUNK_BYTES ? (bytes + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES
-                                          : CHUNK_BYTES;
+        size_t want =
+            bytes > CHUNK_BYTES ? (bytes + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES : CHUNK_BYTES;
         cpu_chunk *fresh = chunk_new(want);
         if (!fresh) return none;
         /* The chunk with more room left stays the current one. */
@@ -64,13 +67,15 @@ cpu_memory cpu_arena_take(cpu_arena *a, size_t bytes) {
     return m;
 }
 
-void cpu_arena_give(cpu_arena *a, cpu_memory m) {
+void cpu_arena_give(cpu_arena *a, cpu_memory m)
+{
     if (!m.chunk || --m.chunk->live > 0) return;
     if (a->current == m.chunk) a->current = NULL;
     chunk_free(m.chunk);
 }
 
-void cpu_arena_free(cpu_arena *a) {
+void cpu_arena_free(cpu_arena *a)
+{
     if (a->current) chunk_free(a->current);
     a->current = NULL;
 }

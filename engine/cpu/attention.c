@@ -41,7 +41,8 @@ typedef struct workspace {
     float *total; /* [CPU_QUERIES][value_dim] of all spans so far */
 } workspace;
 
-static workspace workspace_of(const weft_backend *b, const weft_kv_layout *l, int thread) {
+static workspace workspace_of(const weft_backend *b, const weft_kv_layout *l, int thread)
+{
     float *p = b->attention_thread + (size_t)thread * b->attention_thread_floats;
     workspace w = {.q = p, .score = p + CPU_QUERIES * l->key_dim};
     w.value = w.score + CPU_QUERIES * CPU_SPAN;
@@ -51,16 +52,19 @@ static workspace workspace_of(const weft_backend *b, const weft_kv_layout *l, in
 
 /* ---- the positions a token sees ---- */
 
-static int64_t first_position(const weft_attention *a, size_t token) {
+static int64_t first_position(const weft_attention *a, size_t token)
+{
     int64_t position = a->row[token].position;
     return a->window > 0 && position >= a->window ? position - a->window + 1 : 0;
 }
 
-static int64_t first_span(const weft_attention *a, size_t token) {
+static int64_t first_span(const weft_attention *a, size_t token)
+{
     return first_position(a, token) / CPU_SPAN;
 }
 
-static int64_t last_span(const weft_attention *a, size_t token) {
+static int64_t last_span(const weft_attention *a, size_t token)
+{
     return a->row[token].position / CPU_SPAN;
 }
 
@@ -69,7 +73,8 @@ typedef struct visible {
     int64_t from, to;
 } visible;
 
-static visible visible_in(const weft_attention *a, size_t token, int64_t span) {
+static visible visible_in(const weft_attention *a, size_t token, int64_t span)
+{
     int64_t from = first_position(a, token) - span * CPU_SPAN;
     int64_t to = a->row[token].position + 1 - span * CPU_SPAN;
     return (visible){from > 0 ? from : 0, to < CPU_SPAN ? to : CPU_SPAN};
@@ -78,7 +83,8 @@ static visible visible_in(const weft_attention *a, size_t token, int64_t span) {
 /* ---- one group over one span ---- */
 
 static void load_queries(const weft_backend *b, const weft_attention *a, const query_group *g,
-                         float *out) {
+                         float *out)
+{
     const size_t key_dim = a->layout->key_dim, n = g->n * g->heads, most = (size_t)b->k->queries;
     for (size_t first = 0; first < n; first += most) {
         size_t width = cpu_min(most, n - first);
@@ -92,27 +98,41 @@ static void load_queries(const weft_backend *b, const weft_attention *a, const q
     }
 }
 
-static const uint8_t *keys_of(const weft_attention *a, const query_group *g, int64_t page) {
+static const uint8_t *keys_of(const weft_attention *a, const query_group *g, int64_t page)
+{
     const weft_row *row = &a->row[g->token + g->n - 1];
     return (const uint8_t *)row->page[page] +
            weft_kv_offset(a->layout, a->layer, (uint32_t)g->kv_head);
 }
 
+/* The keys that are read a span after this page's values, or what there is. */
+static const uint8_t *next_keys(const weft_attention *a, const query_group *g, int64_t page,
+                                const uint8_t *otherwise)
+{
+    int64_t next = page + PAGES_OF_SPAN;
+    return next * WEFT_PAGE <= a->row[g->token + g->n - 1].position ? keys_of(a, g, next)
+                                                                    : otherwise;
+}
+
 /* Scores of queries [first, last) against the pages that hold positions [from, to) of the span. */
 static void score(const weft_backend *b, const weft_attention *a, const query_group *g,
-                  const workspace *w, int64_t span, visible v, size_t first, size_t last) {
+                  const workspace *w, int64_t span, visible v, size_t first, size_t last)
+{
     const size_t key_dim = a->layout->key_dim, n = g->n * g->heads, most = (size_t)b->k->queries;
+    const size_t key_bytes = WEFT_PAGE * key_dim * weft_kv_element(a->layout);
     for (int64_t page = v.from / WEFT_PAGE; page * WEFT_PAGE < v.to; page++) {
         const uint8_t *keys = keys_of(a, g, span * PAGES_OF_SPAN + page);
-        for (size_t i = first / most * most; i < last; i += most)
+        const uint8_t *ahead = keys + key_bytes; /* the values of the same page */
+        for (size_t i = first / most * most; i < last; i += most, ahead = keys)
             b->k->scores[a->layout->type](keys, key_dim, w->q + i * key_dim, cpu_min(most, n - i),
-                                          w->score + i * CPU_SPAN + page * WEFT_PAGE);
+                                          ahead, w->score + i * CPU_SPAN + page * WEFT_PAGE);
     }
 }
 
 /* Adds positions [v.from, v.to) to the values of queries [first, last). */
 static void accumulate(const weft_backend *b, const weft_attention *a, const query_group *g,
-                       const workspace *w, int64_t span, visible v, size_t first, size_t last) {
+                       const workspace *w, int64_t span, visible v, size_t first, size_t last)
+{
     const weft_kv_layout *l = a->layout;
     const size_t size = weft_kv_element(l), most = (size_t)b->k->queries;
     while (v.from < v.to) {
@@ -120,16 +140,19 @@ static void accumulate(const weft_backend *b, const weft_attention *a, const que
         int64_t n = cpu_min((size_t)(WEFT_PAGE - at), (size_t)(v.to - v.from));
         const uint8_t *values = keys_of(a, g, span * PAGES_OF_SPAN + page) +
                                 size * (WEFT_PAGE * (size_t)l->key_dim + (size_t)at * l->value_dim);
-        for (size_t i = first; i < last; i += most)
+        const uint8_t *ahead = next_keys(a, g, span * PAGES_OF_SPAN + page, values);
+        for (size_t i = first; i < last; i += most, ahead = values)
             b->k->values[l->type](values, l->value_dim, w->score + i * CPU_SPAN + v.from,
-                                  cpu_min(most, last - i), (size_t)n, w->value + i * l->value_dim);
+                                  cpu_min(most, last - i), (size_t)n, ahead,
+                                  w->value + i * l->value_dim);
         v.from += n;
     }
 }
 
 /* state[q] and w->value[q] of the group's queries that see something of the span; others are untouched. */
 static void attend_span(const weft_backend *b, const weft_attention *a, const query_group *g,
-                        const workspace *w, int64_t span, cpu_state *state) {
+                        const workspace *w, int64_t span, cpu_state *state)
+{
     size_t first = 0, last = g->n; /* the tokens that see something: neighbours */
     while (first < last && last_span(a, g->token + first) < span) first++;
     while (first < last && first_span(a, g->token + last - 1) > span) last--;
@@ -156,7 +179,8 @@ static void attend_span(const weft_backend *b, const weft_attention *a, const qu
 }
 
 static void add_span(const weft_backend *b, bool is_first, cpu_state *total, float *total_value,
-                     const cpu_state *state, const float *value, size_t value_dim) {
+                     const cpu_state *state, const float *value, size_t value_dim)
+{
     if (is_first) {
         *total = *state;
         memcpy(total_value, value, value_dim * sizeof *value);
@@ -166,7 +190,8 @@ static void add_span(const weft_backend *b, bool is_first, cpu_state *total, flo
 }
 
 static void finish_query(const weft_backend *b, const weft_attention *a, const query_group *g,
-                         size_t q, const cpu_state *total, const float *value) {
+                         size_t q, const cpu_state *total, const float *value)
+{
     const size_t value_dim = a->layout->value_dim;
     size_t token = g->token + q / g->heads, head = g->head + q % g->heads;
     b->k->finish(total, value, value_dim, a->out + (token * a->n_head + head) * value_dim);
@@ -174,7 +199,8 @@ static void finish_query(const weft_backend *b, const weft_attention *a, const q
 
 /* ---- many tokens: an item walks all spans of its queries ---- */
 
-static void attend_group(const attention_job *job, const query_group *g, int thread) {
+static void attend_group(const attention_job *job, const query_group *g, int thread)
+{
     const weft_attention *a = job->a;
     const size_t value_dim = a->layout->value_dim, last = g->token + g->n - 1;
     const workspace w = workspace_of(job->b, a->layout, thread);
@@ -194,14 +220,16 @@ static void attend_group(const attention_job *job, const query_group *g, int thr
 }
 
 /* Item -> KV head and portion of its heads; the tokens are the caller's. */
-static query_group group_of(const attention_job *job, size_t item) {
+static query_group group_of(const attention_job *job, size_t item)
+{
     size_t kv_head = item / job->parts, part = item % job->parts;
     return (query_group){.kv_head = kv_head,
                          .head = kv_head * job->group + part * job->part,
                          .heads = cpu_min(job->part, job->group - part * job->part)};
 }
 
-static void attention_item(void *context, uint32_t item, int thread) {
+static void attention_item(void *context, uint32_t item, int thread)
+{
     const attention_job *job = context;
     const weft_attention *a = job->a;
     query_group g = group_of(job, item / job->token_items);
@@ -220,12 +248,14 @@ static void attention_item(void *context, uint32_t item, int thread) {
 
 /* ---- few tokens: every span is a unit of its own, in waves as large as the slots allow ---- */
 
-static uint64_t spans_of(const weft_attention *a, size_t token) {
+static uint64_t spans_of(const weft_attention *a, size_t token)
+{
     return (uint64_t)(last_span(a, token) - first_span(a, token) + 1);
 }
 
 /* Unit -> its group and span; units run through the tokens, their groups, their spans. */
-static query_group unit_of(const attention_job *job, uint64_t unit, int64_t *out_span) {
+static query_group unit_of(const attention_job *job, uint64_t unit, int64_t *out_span)
+{
     const weft_attention *a = job->a;
     const size_t groups = a->layout->n_head_kv * job->parts;
     size_t token = 0;
@@ -237,7 +267,8 @@ static query_group unit_of(const attention_job *job, uint64_t unit, int64_t *out
     return g;
 }
 
-static void unit_item(void *context, uint32_t item, int thread) {
+static void unit_item(void *context, uint32_t item, int thread)
+{
     const attention_job *job = context;
     const weft_kv_layout *l = job->a->layout;
     int64_t span;
@@ -245,19 +276,18 @@ static void unit_item(void *context, uint32_t item, int thread) {
     workspace w = workspace_of(job->b, l, thread);
     w.value = job->b->attention_slot + (size_t)item * CPU_QUERIES * l->value_dim;
     load_queries(job->b, job->a, &g, w.q);
-    attend_span(job->b, job->a, &g, &w, span,
-                job->b->attention_state + (size_t)item * CPU_QUERIES);
+    attend_span(job->b, job->a, &g, &w, span, job->b->attention_state + (size_t)item * CPU_QUERIES);
 }
 
-static void attend_by_spans(attention_job *job) {
+static void attend_by_spans(attention_job *job)
+{
     weft_backend *b = job->b;
     const weft_attention *a = job->a;
     const size_t value_dim = a->layout->value_dim;
     const workspace w = workspace_of(b, a->layout, 0);
     cpu_state total[CPU_QUERIES];
     uint64_t units = 0;
-    for (size_t t = 0; t < a->n; t++)
-        units += spans_of(a, t) * a->layout->n_head_kv * job->parts;
+    for (size_t t = 0; t < a->n; t++) units += spans_of(a, t) * a->layout->n_head_kv * job->parts;
     for (job->first = 0; job->first < units; job->first += b->attention_slots) {
         size_t n = cpu_min(b->attention_slots, units - job->first);
         cpu_pool_run(b->pool, unit_item, job, (uint32_t)n);
@@ -276,7 +306,8 @@ static void attend_by_spans(attention_job *job) {
     }
 }
 
-void cpu_attention(weft_backend *b, const weft_attention *a) {
+void cpu_attention(weft_backend *b, const weft_attention *a)
+{
     const weft_kv_layout *l = a->layout;
     assert(a->n <= b->max_tokens && a->n_head % l->n_head_kv == 0);
     assert(l->key_dim <= b->max_columns && l->value_dim <= b->max_columns);

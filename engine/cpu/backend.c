@@ -19,7 +19,8 @@ typedef struct layout {
 } layout;
 
 /* Room for n1 * n2 * n3 objects of `size` bytes; its offset. */
-static size_t room(layout *l, size_t n1, size_t n2, size_t n3, size_t size) {
+static size_t room(layout *l, size_t n1, size_t n2, size_t n3, size_t size)
+{
     size_t at = l->bytes, bytes;
     if (weft_size_mul(n1, n2, &bytes) || weft_size_mul(bytes, n3, &bytes) ||
         weft_size_mul(bytes, size, &bytes) || weft_size_add(bytes, ALIGN - 1, &bytes) ||
@@ -28,14 +29,16 @@ static size_t room(layout *l, size_t n1, size_t n2, size_t n3, size_t size) {
     return at;
 }
 
-static void drop_scratch(weft_backend *b) {
+static void drop_scratch(weft_backend *b)
+{
     if (b->scratch) munmap(b->scratch, b->scratch_bytes);
     b->scratch = NULL;
     b->scratch_bytes = b->max_tokens = b->max_columns = 0;
     for (int i = 0; i < CPU_ROPE_TABLES; i++) b->rope[i] = (cpu_rope_table){0};
 }
 
-static weft_status reserve(weft_backend *b, size_t n, size_t columns, weft_error *err) {
+static weft_status reserve(weft_backend *b, size_t n, size_t columns, weft_error *err)
+{
     if (n <= b->max_tokens && columns <= b->max_columns) return WEFT_OK;
     n = cpu_max(n, b->max_tokens);
     columns = cpu_max(columns, b->max_columns);
@@ -88,7 +91,8 @@ static weft_status reserve(weft_backend *b, size_t n, size_t columns, weft_error
 /* ---- small operations ---- */
 
 static void embed(weft_backend *b, const weft_tensor *table, const int32_t *ids, size_t n,
-                  float scale, float *out) {
+                  float scale, float *out)
+{
     const size_t columns = table->dim[0], bytes = cpu_row_bytes(table->type, columns);
     for (size_t t = 0; t < n; t++) {
         float *row = out + t * columns;
@@ -106,7 +110,8 @@ typedef struct norm_job {
     float *y;
 } norm_job;
 
-static void norm_item(void *context, uint32_t item, int thread) {
+static void norm_item(void *context, uint32_t item, int thread)
+{
     const norm_job *job = context;
     size_t from = item * job->per_item, to = cpu_min(job->rows, from + job->per_item);
     for (size_t r = from; r < to; r++)
@@ -114,7 +119,8 @@ static void norm_item(void *context, uint32_t item, int thread) {
 }
 
 static void rms_norm(weft_backend *b, const float *x, const float *w, float eps, size_t rows,
-                     size_t dim, float *y) {
+                     size_t dim, float *y)
+{
     norm_job job = {b->k, x, w, eps, rows, dim, rows, y};
     if (rows * dim < SERIAL_FLOATS) {
         norm_item(&job, 0, 0);
@@ -131,25 +137,29 @@ typedef struct add_job {
     size_t n;
 } add_job;
 
-static void add_item(void *context, uint32_t item, int thread) {
+static void add_item(void *context, uint32_t item, int thread)
+{
     const add_job *job = context;
     size_t from = item * (size_t)SERIAL_FLOATS;
     job->k->add(job->x + from, job->y + from, cpu_min(SERIAL_FLOATS, job->n - from));
 }
 
-static void add(weft_backend *b, float *x, const float *y, size_t n) {
+static void add(weft_backend *b, float *x, const float *y, size_t n)
+{
     add_job job = {b->k, x, y, n};
     cpu_pool_run(b->pool, add_item, &job, (uint32_t)cpu_divide_up(n, SERIAL_FLOATS));
 }
 
-static size_t weight_bytes(const weft_weight *w) {
+static size_t weight_bytes(const weft_weight *w)
+{
     return w->tiles * w->tile_bytes;
 }
 
 /* ---- life cycle ---- */
 
 weft_status weft_cpu_backend_new(weft_backend **out, const weft_ops **out_ops, const char *isa,
-                                 int threads, weft_error *err) {
+                                 int threads, weft_error *err)
+{
     bool known;
     const cpu_kernels *k = cpu_kernels_find(isa, &known);
     if (!known)
@@ -184,7 +194,8 @@ weft_status weft_cpu_backend_new(weft_backend **out, const weft_ops **out_ops, c
     return WEFT_OK;
 }
 
-void weft_cpu_backend_free(weft_backend *b) {
+void weft_cpu_backend_free(weft_backend *b)
+{
     if (!b) return;
     cpu_pool_free(b->pool);
     drop_scratch(b);
@@ -192,6 +203,7 @@ void weft_cpu_backend_free(weft_backend *b) {
     free(b);
 }
 
-int weft_cpu_backend_threads(const weft_backend *b) {
+int weft_cpu_backend_threads(const weft_backend *b)
+{
     return b->threads;
 }

@@ -41,7 +41,7 @@ struct weft_backend {
     uint8_t *quantised; /* panels, see kernels.h */
     float *floats;
     cpu_rope_table rope[CPU_ROPE_TABLES];
-    int rope_next; /* the table that is overwritten next */
+    int rope_next;           /* the table that is overwritten next */
     float *attention_thread; /* [threads][attention_thread_floats] */
     size_t attention_thread_floats;
     float *attention_slot; /* [attention_slots][CPU_QUERIES][value_dim] and as many states */
@@ -55,8 +55,8 @@ void cpu_weight_free(weft_weight *w);
 
 void cpu_matmul(weft_backend *b, const weft_weight *const *w, const float *const *bias,
                 float *const *y, size_t n_w, const float *x, size_t n);
-void cpu_gated(weft_backend *b, const weft_weight *gate, const weft_weight *up,
-               weft_activation act, const float *x, size_t n, float *out);
+void cpu_gated(weft_backend *b, const weft_weight *gate, const weft_weight *up, weft_activation act,
+               const float *x, size_t n, float *out);
 void cpu_rope(weft_backend *b, float *x, const weft_row *row, size_t n, size_t heads,
               size_t head_dim, size_t rope_dim, weft_rope_kind kind, const double *inv_freq,
               float magnitude);
@@ -64,13 +64,16 @@ void cpu_kv_write(weft_backend *b, const weft_kv_layout *l, uint32_t layer, cons
                   size_t n, const float *k, const float *v);
 void cpu_attention(weft_backend *b, const weft_attention *a);
 
-static inline size_t cpu_min(size_t a, size_t b) {
+static inline size_t cpu_min(size_t a, size_t b)
+{
     return a < b ? a : b;
 }
-static inline size_t cpu_max(size_t a, size_t b) {
+static inline size_t cpu_max(size_t a, size_t b)
+{
     return a > b ? a : b;
 }
-static inline size_t cpu_divide_up(size_t a, size_t b) {
+static inline size_t cpu_divide_up(size_t a, size_t b)
+{
     return (a + b - 1) / b;
 }
 

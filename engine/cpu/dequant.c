@@ -10,12 +10,14 @@
 
 enum { SUPER = 256 };
 
-static void q8_0(const uint8_t *b, float *out) {
+static void q8_0(const uint8_t *b, float *out)
+{
     float d = load_half(b);
     for (int i = 0; i < 32; i++) out[i] = d * (float)(int8_t)b[2 + i];
 }
 
-static void q4_0(const uint8_t *b, float *out) {
+static void q4_0(const uint8_t *b, float *out)
+{
     float d = load_half(b);
     for (int i = 0; i < 16; i++) {
         out[i] = d * (float)((b[2 + i] & 15) - 8);
@@ -23,7 +25,8 @@ static void q4_0(const uint8_t *b, float *out) {
     }
 }
 
-static void q4_1(const uint8_t *b, float *out) {
+static void q4_1(const uint8_t *b, float *out)
+{
     float d = load_half(b), m = load_half(b + 2);
     for (int i = 0; i < 16; i++) {
         out[i] = d * (float)(b[4 + i] & 15) + m;
@@ -32,7 +35,8 @@ static void q4_1(const uint8_t *b, float *out) {
 }
 
 /* The 32 five-bit numbers of Q5_0 and Q5_1: nibbles at qs, bit j of qh above number j. */
-static void five_bits(const uint8_t *qh, const uint8_t *qs, int q[32]) {
+static void five_bits(const uint8_t *qh, const uint8_t *qs, int q[32])
+{
     uint32_t high = load32(qh);
     for (int i = 0; i < 16; i++) {
         q[i] = (qs[i] & 15) | (int)(high >> i & 1) << 4;
@@ -40,21 +44,24 @@ static void five_bits(const uint8_t *qh, const uint8_t *qs, int q[32]) {
     }
 }
 
-static void q5_0(const uint8_t *b, float *out) {
+static void q5_0(const uint8_t *b, float *out)
+{
     float d = load_half(b);
     int q[32];
     five_bits(b + 2, b + 6, q);
     for (int i = 0; i < 32; i++) out[i] = d * (float)(q[i] - 16);
 }
 
-static void q5_1(const uint8_t *b, float *out) {
+static void q5_1(const uint8_t *b, float *out)
+{
     float d = load_half(b), m = load_half(b + 2);
     int q[32];
     five_bits(b + 4, b + 8, q);
     for (int i = 0; i < 32; i++) out[i] = d * (float)q[i] + m;
 }
 
-void cpu_scale_min(const uint8_t s[12], int j, uint8_t *out_scale, uint8_t *out_min) {
+void cpu_scale_min(const uint8_t s[12], int j, uint8_t *out_scale, uint8_t *out_min)
+{
     if (j < 4) {
         *out_scale = s[j] & 63;
         *out_min = s[j + 4] & 63;
@@ -65,7 +72,8 @@ void cpu_scale_min(const uint8_t s[12], int j, uint8_t *out_scale, uint8_t *out_
 }
 
 /* Q4_K and Q5_K; high NULL: no fifth bit. */
-static void q45_k(const uint8_t *b, const uint8_t *high, const uint8_t *qs, float *out) {
+static void q45_k(const uint8_t *b, const uint8_t *high, const uint8_t *qs, float *out)
+{
     float d = load_half(b), m = load_half(b + 2);
     for (int j = 0; j < 8; j++) {
         uint8_t scale, minimum;
@@ -79,7 +87,8 @@ static void q45_k(const uint8_t *b, const uint8_t *high, const uint8_t *qs, floa
     }
 }
 
-static void q6_k(const uint8_t *b, float *out) {
+static void q6_k(const uint8_t *b, float *out)
+{
     const uint8_t *low = b, *high = b + 128, *scales = b + 192;
     float d = load_half(b + 208);
     for (int i = 0; i < SUPER; i++) {
@@ -90,41 +99,48 @@ static void q6_k(const uint8_t *b, float *out) {
     }
 }
 
-static void f16(const uint8_t *b, float *out) {
+static void f16(const uint8_t *b, float *out)
+{
     *out = load_half(b);
 }
 
-static void bf16(const uint8_t *b, float *out) {
+static void bf16(const uint8_t *b, float *out)
+{
     *out = bfloat_to_float(load16(b));
 }
 
-static void f32(const uint8_t *b, float *out) {
+static void f32(const uint8_t *b, float *out)
+{
     memcpy(out, b, sizeof *out);
 }
 
-static void q4_k(const uint8_t *b, float *out) {
+static void q4_k(const uint8_t *b, float *out)
+{
     q45_k(b, NULL, b + 16, out);
 }
 
-static void q5_k(const uint8_t *b, float *out) {
+static void q5_k(const uint8_t *b, float *out)
+{
     q45_k(b, b + 16, b + 48, out);
 }
 
-size_t cpu_row_bytes(weft_tensor_type type, size_t n) {
+size_t cpu_row_bytes(weft_tensor_type type, size_t n)
+{
     size_t weights, bytes;
     if (!weft_tensor_block(type, &weights, &bytes) || n % weights) return 0;
     return n / weights * bytes;
 }
 
-void cpu_dequantise(weft_tensor_type type, const void *data, size_t n, float *out) {
+void cpu_dequantise(weft_tensor_type type, const void *data, size_t n, float *out)
+{
     static const struct {
         weft_tensor_type type;
         uint32_t weights, bytes;
         void (*block)(const uint8_t *, float *);
     } table[] = {
-        {WEFT_F32, 1, 4, f32},      {WEFT_F16, 1, 2, f16},      {WEFT_BF16, 1, 2, bf16},
-        {WEFT_Q8_0, 32, 34, q8_0},  {WEFT_Q4_0, 32, 18, q4_0},  {WEFT_Q4_1, 32, 20, q4_1},
-        {WEFT_Q5_0, 32, 22, q5_0},  {WEFT_Q5_1, 32, 24, q5_1},  {WEFT_Q4_K, SUPER, 144, q4_k},
+        {WEFT_F32, 1, 4, f32},         {WEFT_F16, 1, 2, f16},         {WEFT_BF16, 1, 2, bf16},
+        {WEFT_Q8_0, 32, 34, q8_0},     {WEFT_Q4_0, 32, 18, q4_0},     {WEFT_Q4_1, 32, 20, q4_1},
+        {WEFT_Q5_0, 32, 22, q5_0},     {WEFT_Q5_1, 32, 24, q5_1},     {WEFT_Q4_K, SUPER, 144, q4_k},
         {WEFT_Q5_K, SUPER, 176, q5_k}, {WEFT_Q6_K, SUPER, 210, q6_k},
     };
     for (size_t k = 0; k < sizeof table / sizeof *table; k++) {

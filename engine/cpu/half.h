@@ -8,19 +8,22 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline float float_from_bits(uint32_t bits) {
+static inline float float_from_bits(uint32_t bits)
+{
     float f;
     memcpy(&f, &bits, sizeof f);
     return f;
 }
 
-static inline uint32_t float_bits(float f) {
+static inline uint32_t float_bits(float f)
+{
     uint32_t bits;
     memcpy(&bits, &f, sizeof bits);
     return bits;
 }
 
-static inline float half_to_float(uint16_t h) {
+static inline float half_to_float(uint16_t h)
+{
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, magnitude = h & 0x7fff;
     if (magnitude >= 0x7c00) /* infinity, NaN (made quiet) */
         return float_from_bits(sign | 0x7f800000 | magnitude << 13 |
@@ -30,7 +33,8 @@ static inline float half_to_float(uint16_t h) {
     return float_from_bits(sign | float_bits(f));
 }
 
-static inline uint16_t half_from_float(float f) {
+static inline uint16_t half_from_float(float f)
+{
     uint32_t bits = float_bits(f), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
     if (magnitude > 0x7f800000) return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x3ff));
     if (magnitude >= 0x477ff000) return (uint16_t)(sign | 0x7c00); /* rounds past 65504 */
@@ -42,24 +46,28 @@ static inline uint16_t half_from_float(float f) {
     return (uint16_t)(sign | ((magnitude - (112u << 23) + 0xfff + odd) >> 13));
 }
 
-static inline float bfloat_to_float(uint16_t b) {
+static inline float bfloat_to_float(uint16_t b)
+{
     return float_from_bits((uint32_t)b << 16);
 }
 
 /* Unaligned little-endian loads (x86-64 only, as the whole backend). */
-static inline uint16_t load16(const void *p) {
+static inline uint16_t load16(const void *p)
+{
     uint16_t v;
     memcpy(&v, p, sizeof v);
     return v;
 }
 
-static inline uint32_t load32(const void *p) {
+static inline uint32_t load32(const void *p)
+{
     uint32_t v;
     memcpy(&v, p, sizeof v);
     return v;
 }
 
-static inline float load_half(const void *p) {
+static inline float load_half(const void *p)
+{
     return half_to_float(load16(p));
 }
 

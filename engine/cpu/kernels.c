@@ -7,28 +7,33 @@
 #include <cpuid.h>
 
 /* What the compilers' cpu_supports has no name for in every version. */
-static bool has_f16c(void) {
+static bool has_f16c(void)
+{
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
 }
 
-static bool has_avx2(void) {
+static bool has_avx2(void)
+{
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
 /* cpu_supports looks at what the operating system saves, too. */
-static bool has_avx512(void) {
+static bool has_avx512(void)
+{
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
 }
 #endif
 
-static bool always(void) {
+static bool always(void)
+{
     return true;
 }
 
-const cpu_kernels *cpu_kernels_find(const char *isa, bool *known) {
+const cpu_kernels *cpu_kernels_find(const char *isa, bool *known)
+{
     static const struct {
         const char *isa;
         const cpu_kernels *kernels;

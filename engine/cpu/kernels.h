@@ -23,9 +23,9 @@
  * Sixth bits: word v, bits 2 i and 2 i + 1 of byte b belong to column 4 (4 v + i) + b. s of Q4K and
  * Q5K: the file's 12 packed bytes, transposed. Every tile has exactly the bytes of its rows in the file.
  *
- * Activations: panels of up to 8 tokens (`width`). A quantised panel is, for each block of 32 columns, 52 * width
- * bytes: i8 q[8 groups][width][4], f32 d[width], f32 s[width] = d * sum, i32 sum[width],
- * i32 first[width], second[width] (sums of the two halves). A float panel is f32 [columns][width].
+ * Activations: panels of up to 8 tokens (`width`). A quantised panel is, for each block of 32 columns, 60 * width
+ * bytes: i8 q[8 groups][width][4], f32 d[width], f32 s[width] = d * sum, i32 correction[5][width]
+ * (cpu_correction). A float panel is f32 [columns][width].
  */
 #ifndef WEFT_ENGINE_CPU_KERNELS_H
 #define WEFT_ENGINE_CPU_KERNELS_H
@@ -50,21 +50,34 @@ typedef enum cpu_format {
 } cpu_format;
 
 enum {
-    CPU_ROWS = 16,            /* rows of a tile */
-    CPU_WIDTH = 8,            /* most tokens of a panel */
-    CPU_BLOCK = 32,           /* columns of a block */
-    CPU_TOKEN_BYTES = 52,     /* of a quantised block and token */
-    CPU_SPAN = 256,           /* positions that attention sums at once: 4 pages */
-    CPU_QUERIES = 24,         /* most queries an attention item holds */
-    CPU_WIDTHS = 5            /* panel widths 1, 2, 3, 4, 8 */
+    CPU_ROWS = 16,        /* rows of a tile */
+    CPU_WIDTH = 8,        /* most tokens of a panel */
+    CPU_BLOCK = 32,       /* columns of a block */
+    CPU_TOKEN_BYTES = 60, /* of a quantised block and token */
+    CPU_SPAN = 256,       /* positions that attention sums at once: 4 pages */
+    CPU_QUERIES = 24,     /* most queries an attention item holds */
+    CPU_WIDTHS = 5        /* panel widths 1, 2, 3, 4, 8 */
 };
 
+/* Minus the offset of the stored weights times the sum of a block's activations (or of its first or
+ * second half): what a sum of dots starts from. Made with the panel: a shift a block and token less. */
+typedef enum cpu_correction {
+    CPU_OFFSET_8,
+    CPU_OFFSET_16,
+    CPU_OFFSET_128,
+    CPU_OFFSET_32_FIRST,
+    CPU_OFFSET_32_SECOND,
+    CPU_OFFSET_NONE
+} cpu_correction;
+
 /* Index of a panel width in the tables. */
-static inline int cpu_width_index(size_t width) {
+static inline int cpu_width_index(size_t width)
+{
     return width <= 4 ? (int)width - 1 : 4;
 }
 /* The width of the panel that holds `tokens` (1..8) tokens. */
-static inline size_t cpu_panel_width(size_t tokens) {
+static inline size_t cpu_panel_width(size_t tokens)
+{
     return tokens <= 4 ? tokens : CPU_WIDTH;
 }
 
@@ -97,13 +110,15 @@ typedef struct cpu_kernels {
     void (*rotate)(float *x, size_t dim, weft_rope_kind kind, const float *cos_sin);
     void (*to_half)(const float *x, size_t n, uint16_t *out);
 
-    /* out[i][p] = sum over dims of q[dim][i] * k[dim][p], p < 64, i < n; out rows CPU_SPAN apart */
-    void (*scores[2])(const void *k, size_t key_dim, const float *q, size_t n, float *out);
+    /* out[i][p] = sum over dims of q[dim][i] * k[dim][p], p < 64, i < n; out rows CPU_SPAN apart.
+     * ahead: as many bytes that are needed soon (here and in values) */
+    void (*scores[2])(const void *k, size_t key_dim, const float *q, size_t n, const void *ahead,
+                      float *out);
     /* exp(score - max) in place for from <= p < to, 0 elsewhere in 0..255; fills max and sum */
     void (*softmax)(float *score, size_t from, size_t to, cpu_state *state);
     /* out[i][d] += p[i][j] * v[j][d] for j < positions in order; p rows CPU_SPAN apart */
     void (*values[2])(const void *v, size_t value_dim, const float *p, size_t n, size_t positions,
-                      float *out);
+                      const void *ahead, float *out);
     /* into = into + from, both rescaled to the larger max */
     void (*merge)(cpu_state *into, float *into_value, const cpu_state *from,
                   const float *from_value, size_t value_dim);

@@ -14,7 +14,7 @@
 #include <stddef.h>
 
 /* 16 registers hold 4 dots and 4 sums, or 8 sums of attention, and what feeds them. */
-enum { LANES = 8, TOKENS = 4, QUERIES = 4, VECTORS = 2, SHIFT8 = -1 };
+enum { LANES = 8, TOKENS = 4, QUERIES = 4, VECTORS = 2, BIASED8 = 0 };
 #if defined __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -24,114 +24,148 @@ enum { LANES = 8, TOKENS = 4, QUERIES = 4, VECTORS = 2, SHIFT8 = -1 };
 typedef __m256 vf;
 typedef __m256i vi, vs, vb;
 
-static inline vf vf_load(const float *p) {
+static inline vf vf_load(const float *p)
+{
     return _mm256_loadu_ps(p);
 }
-static inline void vf_store(float *p, vf a) {
+static inline void vf_store(float *p, vf a)
+{
     _mm256_storeu_ps(p, a);
 }
-static inline vf vf_set(float a) {
+static inline vf vf_set(float a)
+{
     return _mm256_set1_ps(a);
 }
-static inline vf vf_half(const void *p) {
+static inline vf vf_half(const void *p)
+{
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }
-static inline vf vf_bfloat(const void *p) {
+static inline vf vf_bfloat(const void *p)
+{
     __m256i w = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(w, 16));
 }
-static inline vf vf_add(vf a, vf b) {
+static inline vf vf_add(vf a, vf b)
+{
     return _mm256_add_ps(a, b);
 }
-static inline vf vf_sub(vf a, vf b) {
+static inline vf vf_sub(vf a, vf b)
+{
     return _mm256_sub_ps(a, b);
 }
-static inline vf vf_mul(vf a, vf b) {
+static inline vf vf_mul(vf a, vf b)
+{
     return _mm256_mul_ps(a, b);
 }
-static inline vf vf_div(vf a, vf b) {
+static inline vf vf_div(vf a, vf b)
+{
     return _mm256_div_ps(a, b);
 }
-static inline vf vf_fma(vf a, vf b, vf c) {
+static inline vf vf_fma(vf a, vf b, vf c)
+{
     return _mm256_fmadd_ps(a, b, c);
 }
-static inline vf vf_max(vf a, vf b) {
+static inline vf vf_max(vf a, vf b)
+{
     return _mm256_max_ps(a, b);
 }
-static inline vf vf_min(vf a, vf b) {
+static inline vf vf_min(vf a, vf b)
+{
     return _mm256_min_ps(a, b);
 }
-static inline vf vf_of(vi a) {
+static inline vf vf_of(vi a)
+{
     return _mm256_cvtepi32_ps(a);
 }
-static inline vi vf_bits(vf a) {
+static inline vi vf_bits(vf a)
+{
     return _mm256_castps_si256(a);
 }
-static inline vf vf_from_bits(vi a) {
+static inline vf vf_from_bits(vi a)
+{
     return _mm256_castsi256_ps(a);
 }
 
-static inline vi vi_set(int32_t a) {
+static inline vi vi_set(int32_t a)
+{
     return _mm256_set1_epi32(a);
 }
-static inline vi vi_u8(const uint8_t *p) {
+static inline vi vi_u8(const uint8_t *p)
+{
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
 }
-static inline vi vi_s8(const uint8_t *p) {
+static inline vi vi_s8(const uint8_t *p)
+{
     return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
 }
-static inline vi vi_add(vi a, vi b) {
+static inline vi vi_add(vi a, vi b)
+{
     return _mm256_add_epi32(a, b);
 }
-static inline vi vi_sub(vi a, vi b) {
+static inline vi vi_sub(vi a, vi b)
+{
     return _mm256_sub_epi32(a, b);
 }
-static inline vi vi_mul(vi a, vi b) {
+static inline vi vi_mul(vi a, vi b)
+{
     return _mm256_mullo_epi32(a, b);
 }
-static inline vi vi_shl(vi a, int n) {
+static inline vi vi_shl(vi a, int n)
+{
     return _mm256_slli_epi32(a, n);
 }
-static inline vi vi_sar(vi a, int n) {
+static inline vi vi_sar(vi a, int n)
+{
     return _mm256_srai_epi32(a, n);
 }
 
-static inline vb vb_load(const uint8_t *p) {
+static inline vb vb_load(const uint8_t *p)
+{
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
-static inline vb vb_and(vb a, uint8_t mask) {
+static inline vb vb_and(vb a, uint8_t mask)
+{
     return _mm256_and_si256(a, _mm256_set1_epi8((char)mask));
 }
-static inline vb vb_or(vb a, vb b) {
+static inline vb vb_or(vb a, vb b)
+{
     return _mm256_or_si256(a, b);
 }
-static inline vb vb_shl(vb a, int n) {
+static inline vb vb_shl(vb a, int n)
+{
     return _mm256_slli_epi32(a, n);
 }
-static inline vb vb_shr(vb a, int n) {
+static inline vb vb_shr(vb a, int n)
+{
     return _mm256_srli_epi32(a, n);
 }
 
-static inline vi widen(vs a) {
+static inline vi widen(vs a)
+{
     return _mm256_madd_epi16(a, _mm256_set1_epi16(1));
 }
-static inline vs vs_begin(vi init) {
+static inline vs vs_begin(vi init)
+{
     (void)init;
     return _mm256_setzero_si256();
 }
-static inline vs vs_dot(vs a, vb w, int32_t x) {
+static inline vs vs_dot(vs a, vb w, int32_t x)
+{
     return _mm256_add_epi16(a, _mm256_maddubs_epi16(w, _mm256_set1_epi32(x)));
 }
-static inline vi vs_end(vi init, vs a) {
+static inline vi vs_end(vi init, vs a)
+{
     return _mm256_add_epi32(init, widen(a));
 }
-static inline vi dot8(vi a, vb w, int32_t x) {
+static inline vi dot8(vi a, vb w, int32_t x)
+{
     vb s = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
     vs pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(s), _mm256_sign_epi8(_mm256_set1_epi32(x), s));
     return _mm256_add_epi32(a, widen(pairs));
 }
 
-static inline void half_store(uint16_t *p, vf a) {
+static inline void half_store(uint16_t *p, vf a)
+{
     _mm_storeu_si128((__m128i *)(void *)p,
                      _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }

@@ -3,8 +3,8 @@
  * A float vector (vf) and an integer vector (vi) hold LANES rows, positions or dims; a byte vector (vb)
  * holds a 4-byte group for each lane. vs is an accumulator of dots: vs_begin(init) ... vs_dot ...
  * vs_end(init, a) gives init + sum, exactly, for at most 8 groups of 4-bit, 4 of 5-bit or 2 of 6-bit
- * unsigned weights (what 16-bit sums hold on AVX2). dot8 is for weights stored + 128; if SHIFT8 is not
- * negative its sum is too large by sum(x) << SHIFT8.
+ * unsigned weights (what 16-bit sums hold on AVX2). dot8 is for weights stored + 128; if BIASED8,
+ * its sum is too large by 128 * sum(x).
  */
 #ifndef WEFT_ENGINE_CPU_LANES_H
 #define WEFT_ENGINE_CPU_LANES_H
@@ -19,7 +19,7 @@ enum {
     TOKENS = 8,  /* of a panel that a kernel keeps in registers at once */
     QUERIES = 4, /* attention: queries and */
     VECTORS = 4, /* vectors of positions or dims kept in registers at once */
-    SHIFT8 = 7   /* log2 of what dot8's weights are too large by; negative: nothing */
+    BIASED8 = 1  /* dot8 takes the weights as stored, too large by 128 */
 };
 #define UNROLL
 
@@ -27,109 +27,142 @@ typedef float vf;
 typedef int32_t vi, vs;
 typedef uint32_t vb;
 
-static inline vf vf_load(const float *p) {
+static inline vf vf_load(const float *p)
+{
     return *p;
 }
-static inline void vf_store(float *p, vf a) {
+static inline void vf_store(float *p, vf a)
+{
     *p = a;
 }
-static inline vf vf_set(float a) {
+static inline vf vf_set(float a)
+{
     return a;
 }
-static inline vf vf_half(const void *p) {
+static inline vf vf_half(const void *p)
+{
     return load_half(p);
 }
-static inline vf vf_bfloat(const void *p) {
+static inline vf vf_bfloat(const void *p)
+{
     return bfloat_to_float(load16(p));
 }
-static inline vf vf_add(vf a, vf b) {
+static inline vf vf_add(vf a, vf b)
+{
     return a + b;
 }
-static inline vf vf_sub(vf a, vf b) {
+static inline vf vf_sub(vf a, vf b)
+{
     return a - b;
 }
-static inline vf vf_mul(vf a, vf b) {
+static inline vf vf_mul(vf a, vf b)
+{
     return a * b;
 }
-static inline vf vf_div(vf a, vf b) {
+static inline vf vf_div(vf a, vf b)
+{
     return a / b;
 }
-static inline vf vf_fma(vf a, vf b, vf c) {
+static inline vf vf_fma(vf a, vf b, vf c)
+{
     return fmaf(a, b, c);
 }
 /* As the instructions: the second operand if either is a NaN. */
-static inline vf vf_max(vf a, vf b) {
+static inline vf vf_max(vf a, vf b)
+{
     return a > b ? a : b;
 }
-static inline vf vf_min(vf a, vf b) {
+static inline vf vf_min(vf a, vf b)
+{
     return a < b ? a : b;
 }
-static inline vf vf_of(vi a) {
+static inline vf vf_of(vi a)
+{
     return (float)a;
 }
-static inline vi vf_bits(vf a) {
+static inline vi vf_bits(vf a)
+{
     return (int32_t)float_bits(a);
 }
-static inline vf vf_from_bits(vi a) {
+static inline vf vf_from_bits(vi a)
+{
     return float_from_bits((uint32_t)a);
 }
 
-static inline vi vi_set(int32_t a) {
+static inline vi vi_set(int32_t a)
+{
     return a;
 }
-static inline vi vi_u8(const uint8_t *p) {
+static inline vi vi_u8(const uint8_t *p)
+{
     return *p;
 }
-static inline vi vi_s8(const uint8_t *p) {
+static inline vi vi_s8(const uint8_t *p)
+{
     return (int8_t)*p;
 }
-static inline vi vi_add(vi a, vi b) {
+static inline vi vi_add(vi a, vi b)
+{
     return (int32_t)((uint32_t)a + (uint32_t)b);
 }
-static inline vi vi_sub(vi a, vi b) {
+static inline vi vi_sub(vi a, vi b)
+{
     return (int32_t)((uint32_t)a - (uint32_t)b);
 }
-static inline vi vi_mul(vi a, vi b) {
+static inline vi vi_mul(vi a, vi b)
+{
     return (int32_t)((uint32_t)a * (uint32_t)b);
 }
-static inline vi vi_shl(vi a, int n) {
+static inline vi vi_shl(vi a, int n)
+{
     return (int32_t)((uint32_t)a << n);
 }
-static inline vi vi_sar(vi a, int n) {
+static inline vi vi_sar(vi a, int n)
+{
     return a >> n;
 }
 
-static inline vb vb_load(const uint8_t *p) {
+static inline vb vb_load(const uint8_t *p)
+{
     return load32(p);
 }
-static inline vb vb_and(vb a, uint8_t mask) {
+static inline vb vb_and(vb a, uint8_t mask)
+{
     return a & mask * UINT32_C(0x01010101);
 }
-static inline vb vb_or(vb a, vb b) {
+static inline vb vb_or(vb a, vb b)
+{
     return a | b;
 }
-static inline vb vb_shl(vb a, int n) {
+static inline vb vb_shl(vb a, int n)
+{
     return a << n;
 }
-static inline vb vb_shr(vb a, int n) {
+static inline vb vb_shr(vb a, int n)
+{
     return a >> n;
 }
 
-static inline vs vs_begin(vi init) {
+static inline vs vs_begin(vi init)
+{
     return init;
 }
-static inline vs vs_dot(vs a, vb w, int32_t x) {
+static inline vs vs_dot(vs a, vb w, int32_t x)
+{
     for (int i = 0; i < 32; i += 8) a += (int32_t)(w >> i & 255) * (int8_t)((uint32_t)x >> i);
     return a;
 }
-static inline vi vs_end(vi init, vs a) {
+static inline vi vs_end(vi init, vs a)
+{
     (void)init;
     return a;
 }
-static inline vi dot8(vi a, vb w, int32_t x) {
+static inline vi dot8(vi a, vb w, int32_t x)
+{
     return vs_dot(a, w, x);
 }
-static inline void half_store(uint16_t *p, vf a) {
+static inline void half_store(uint16_t *p, vf a)
+{
     *p = half_from_float(a);
 }
 

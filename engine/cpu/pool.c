@@ -45,14 +45,16 @@ struct cpu_pool {
     worker worker[];
 };
 
-static inline void relax(void) {
+static inline void relax(void)
+{
 #if defined __x86_64__
     __builtin_ia32_pause();
 #endif
 }
 
 /* Works until the open job has no items left. */
-static void work(cpu_pool *p, int thread) {
+static void work(cpu_pool *p, int thread)
+{
     uint64_t word = atomic_load_explicit(&p->word, memory_order_acquire);
     while ((uint32_t)word != 0) {
         if (!atomic_compare_exchange_weak_explicit(&p->word, &word, word - 1, memory_order_acq_rel,
@@ -64,11 +66,13 @@ static void work(cpu_pool *p, int thread) {
     }
 }
 
-static bool has_work(cpu_pool *p) {
+static bool has_work(cpu_pool *p)
+{
     return (uint32_t)atomic_load(&p->word) != 0 || atomic_load(&p->stop);
 }
 
-static void *worker_main(void *argument) {
+static void *worker_main(void *argument)
+{
     worker *self = argument;
     cpu_pool *p = self->pool;
     while (!atomic_load(&p->stop)) {
@@ -85,13 +89,15 @@ static void *worker_main(void *argument) {
     return NULL;
 }
 
-static void wake_all(cpu_pool *p) {
+static void wake_all(cpu_pool *p)
+{
     pthread_mutex_lock(&p->mutex);
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->mutex);
 }
 
-void cpu_pool_run(cpu_pool *p, void (*run)(void *, uint32_t, int), void *context, uint32_t n) {
+void cpu_pool_run(cpu_pool *p, void (*run)(void *, uint32_t, int), void *context, uint32_t n)
+{
     if (p->threads == 1 || n <= 1) {
         for (uint32_t i = 0; i < n; i++) run(context, i, 0);
         return;
@@ -113,14 +119,16 @@ void cpu_pool_run(cpu_pool *p, void (*run)(void *, uint32_t, int), void *context
     }
 }
 
-static int available_cores(void) {
+static int available_cores(void)
+{
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set)) return 1;
     int n = CPU_COUNT(&set);
     return n > 0 ? n : 1;
 }
 
-weft_status cpu_pool_new(cpu_pool **out, int threads, weft_error *err) {
+weft_status cpu_pool_new(cpu_pool **out, int threads, weft_error *err)
+{
     if (threads < 0 || threads > MAX_THREADS)
         return weft_fail(err, WEFT_E_USAGE, "threads %d: must be 0 to %d", threads, MAX_THREADS);
     if (threads == 0) threads = available_cores();
@@ -136,7 +144,8 @@ weft_status cpu_pool_new(cpu_pool **out, int threads, weft_error *err) {
         int e = pthread_create(&p->worker[i].thread, NULL, worker_main, &p->worker[i]);
         if (e) {
             errno = e;
-            weft_status s = weft_fail_errno(err, WEFT_E_MEMORY, "start thread %d of %d", i, threads);
+            weft_status s =
+                weft_fail_errno(err, WEFT_E_MEMORY, "start thread %d of %d", i, threads);
             cpu_pool_free(p);
             return s;
         }
@@ -146,7 +155,8 @@ weft_status cpu_pool_new(cpu_pool **out, int threads, weft_error *err) {
     return WEFT_OK;
 }
 
-void cpu_pool_free(cpu_pool *p) {
+void cpu_pool_free(cpu_pool *p)
+{
     if (!p) return;
     atomic_store(&p->stop, 1);
     wake_all(p);
@@ -156,6 +166,7 @@ void cpu_pool_free(cpu_pool *p) {
     free(p);
 }
 
-int cpu_pool_threads(const cpu_pool *p) {
+int cpu_pool_threads(const cpu_pool *p)
+{
     return p->threads;
 }

@@ -15,7 +15,8 @@ typedef struct rope_job {
     weft_rope_kind kind;
 } rope_job;
 
-static void fill_item(void *context, uint32_t token, int thread) {
+static void fill_item(void *context, uint32_t token, int thread)
+{
     const cpu_rope_table *t = ((const rope_job *)context)->table;
     float *out = t->cos_sin + token * t->rope_dim;
     for (size_t i = 0; i < t->rope_dim / 2; i++) {
@@ -27,7 +28,8 @@ static void fill_item(void *context, uint32_t token, int thread) {
 }
 
 static bool table_fits(const cpu_rope_table *t, const weft_row *row, size_t n, size_t rope_dim,
-                       const double *inv_freq, float magnitude) {
+                       const double *inv_freq, float magnitude)
+{
     if (t->n < n || t->rope_dim != rope_dim || t->magnitude != magnitude ||
         memcmp(t->inv_freq, inv_freq, rope_dim / 2 * sizeof *inv_freq) != 0)
         return false;
@@ -38,7 +40,8 @@ static bool table_fits(const cpu_rope_table *t, const weft_row *row, size_t n, s
 
 /* The table of these tokens and frequencies, computed if the last calls did not. */
 static cpu_rope_table *table_of(weft_backend *b, const weft_row *row, size_t n, size_t rope_dim,
-                                const double *inv_freq, float magnitude) {
+                                const double *inv_freq, float magnitude)
+{
     for (int i = 0; i < CPU_ROPE_TABLES; i++)
         if (table_fits(&b->rope[i], row, n, rope_dim, inv_freq, magnitude)) return &b->rope[i];
     cpu_rope_table *t = &b->rope[b->rope_next];
@@ -53,7 +56,8 @@ static cpu_rope_table *table_of(weft_backend *b, const weft_row *row, size_t n, 
     return t;
 }
 
-static void rotate_item(void *context, uint32_t token, int thread) {
+static void rotate_item(void *context, uint32_t token, int thread)
+{
     const rope_job *job = context;
     float *x = job->x + token * job->heads * job->head_dim;
     for (size_t h = 0; h < job->heads; h++)
@@ -63,7 +67,8 @@ static void rotate_item(void *context, uint32_t token, int thread) {
 
 void cpu_rope(weft_backend *b, float *x, const weft_row *row, size_t n, size_t heads,
               size_t head_dim, size_t rope_dim, weft_rope_kind kind, const double *inv_freq,
-              float magnitude) {
+              float magnitude)
+{
     assert(n <= b->max_tokens && rope_dim <= head_dim && rope_dim <= b->max_columns);
     rope_job job = {.b = b,
                     .row = row,
@@ -91,7 +96,8 @@ typedef struct write_job {
 } write_job;
 
 /* Keys lie transposed: element d of a key is 64 elements behind element d - 1. */
-static void write_key(const write_job *job, const float *k, uint8_t *page_head, size_t at) {
+static void write_key(const write_job *job, const float *k, uint8_t *page_head, size_t at)
+{
     const size_t dim = job->l->key_dim;
     if (job->l->type == WEFT_KV_F32) {
         float *out = (float *)(void *)page_head + at;
@@ -106,7 +112,8 @@ static void write_key(const write_job *job, const float *k, uint8_t *page_head, 
     }
 }
 
-static void write_value(const write_job *job, const float *v, uint8_t *page_head, size_t at) {
+static void write_value(const write_job *job, const float *v, uint8_t *page_head, size_t at)
+{
     const size_t dim = job->l->value_dim, size = weft_kv_element(job->l);
     uint8_t *out = page_head + size * (WEFT_PAGE * (size_t)job->l->key_dim + at * dim);
     if (job->l->type == WEFT_KV_F32)
@@ -115,21 +122,23 @@ static void write_value(const write_job *job, const float *v, uint8_t *page_head
         job->b->k->to_half(v, dim, (uint16_t *)(void *)out);
 }
 
-static void write_item(void *context, uint32_t head, int thread) {
+static void write_item(void *context, uint32_t head, int thread)
+{
     const write_job *job = context;
     const weft_kv_layout *l = job->l;
     for (size_t t = 0; t < job->n; t++) {
         const weft_row *row = &job->row[t];
         size_t at = (size_t)(row->position % WEFT_PAGE);
-        uint8_t *page_head = (uint8_t *)row->page[row->position / WEFT_PAGE] +
-                             weft_kv_offset(l, job->layer, head);
+        uint8_t *page_head =
+            (uint8_t *)row->page[row->position / WEFT_PAGE] + weft_kv_offset(l, job->layer, head);
         write_key(job, job->k + (t * l->n_head_kv + head) * l->key_dim, page_head, at);
         write_value(job, job->v + (t * l->n_head_kv + head) * l->value_dim, page_head, at);
     }
 }
 
 void cpu_kv_write(weft_backend *b, const weft_kv_layout *l, uint32_t layer, const weft_row *row,
-                  size_t n, const float *k, const float *v) {
+                  size_t n, const float *k, const float *v)
+{
     write_job job = {b, l, layer, row, n, k, v};
     if (n * l->n_head_kv * l->key_dim >= SERIAL_FLOATS)
         cpu_pool_run(b->pool, write_item, &job, l->n_head_kv);

@@ -13,12 +13,14 @@
 
 enum { NIBBLES = 0x0f0f0f0f };
 
-static void store32(uint8_t *p, uint32_t v) {
+static void store32(uint8_t *p, uint32_t v)
+{
     memcpy(p, &v, sizeof v);
 }
 
 /* Every 4th bit of v from bit b on, closed up. */
-static uint32_t every_fourth(uint32_t v, int b) {
+static uint32_t every_fourth(uint32_t v, int b)
+{
     v = v >> b & 0x11111111;
     v = (v | v >> 3) & 0x03030303;
     v = (v | v >> 6) & 0x000f000f;
@@ -26,14 +28,16 @@ static uint32_t every_fourth(uint32_t v, int b) {
 }
 
 /* Bit 4 g + b becomes bit g of byte b. */
-static uint32_t fifth_plane(uint32_t v) {
+static uint32_t fifth_plane(uint32_t v)
+{
     return every_fourth(v, 0) | every_fourth(v, 1) << 8 | every_fourth(v, 2) << 16 |
            every_fourth(v, 3) << 24;
 }
 
 /* Q4_0, Q4_1, Q5_0, Q5_1: nibbles pair column i with i + 16 already. */
 static void pack_small(const uint8_t *in, size_t blocks, int r, uint8_t *tile, bool minimum,
-                       bool five) {
+                       bool five)
+{
     for (size_t i = 0; i < blocks; i++) {
         memcpy(tile + 2 * r, in, 2);
         if (minimum) memcpy(tile + 32 + 2 * r, in + 2, 2);
@@ -50,20 +54,25 @@ static void pack_small(const uint8_t *in, size_t blocks, int r, uint8_t *tile, b
     }
 }
 
-static void pack_q4_0(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+static void pack_q4_0(const uint8_t *in, size_t blocks, int r, uint8_t *tile)
+{
     pack_small(in, blocks, r, tile, false, false);
 }
-static void pack_q4_1(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+static void pack_q4_1(const uint8_t *in, size_t blocks, int r, uint8_t *tile)
+{
     pack_small(in, blocks, r, tile, true, false);
 }
-static void pack_q5_0(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+static void pack_q5_0(const uint8_t *in, size_t blocks, int r, uint8_t *tile)
+{
     pack_small(in, blocks, r, tile, false, true);
 }
-static void pack_q5_1(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+static void pack_q5_1(const uint8_t *in, size_t blocks, int r, uint8_t *tile)
+{
     pack_small(in, blocks, r, tile, true, true);
 }
 
-static void pack_q8_0(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+static void pack_q8_0(const uint8_t *in, size_t blocks, int r, uint8_t *tile)
+{
     for (size_t i = 0; i < blocks; i++, in += 34, tile += 544) {
         memcpy(tile + 2 * r, in, 2);
         for (int g = 0; g < 8; g++)
@@ -72,7 +81,8 @@ static void pack_q8_0(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
 }
 
 /* A block's 4 words from 32 bytes whose nibbles at `shift` are its columns in order. */
-static void pack_nibbles(const uint8_t *in, int shift, int r, uint8_t *q) {
+static void pack_nibbles(const uint8_t *in, int shift, int r, uint8_t *q)
+{
     for (int k = 0; k < 4; k++) {
         uint32_t low = load32(in + 4 * k) >> shift & NIBBLES;
         uint32_t high = load32(in + 4 * k + 16) >> shift & NIBBLES;
@@ -80,7 +90,8 @@ static void pack_nibbles(const uint8_t *in, int shift, int r, uint8_t *q) {
     }
 }
 
-static void pack_q45_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile, bool five) {
+static void pack_q45_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile, bool five)
+{
     for (size_t i = 0; i < blocks; i++) {
         const uint8_t *high = in + 16, *qs = high + (five ? 32 : 0);
         memcpy(tile + 2 * r, in, 2);
@@ -101,14 +112,17 @@ static void pack_q45_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile, b
     }
 }
 
-static void pack_q4_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+static void pack_q4_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile)
+{
     pack_q45_k(in, blocks, r, tile, false);
 }
-static void pack_q5_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+static void pack_q5_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile)
+{
     pack_q45_k(in, blocks, r, tile, true);
 }
 
-static void pack_q6_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
+static void pack_q6_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile)
+{
     for (size_t i = 0; i < blocks; i++, in += 210) {
         memcpy(tile + 2 * r, in + 208, 2);
         for (int k = 0; k < 16; k++) tile[32 + 16 * k + r] = in[192 + k];
@@ -125,10 +139,12 @@ static void pack_q6_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile) {
     }
 }
 
-static void pack_16_bit(const uint8_t *in, size_t columns, int r, uint8_t *tile) {
+static void pack_16_bit(const uint8_t *in, size_t columns, int r, uint8_t *tile)
+{
     for (size_t c = 0; c < columns; c++) memcpy(tile + 32 * c + 2 * r, in + 2 * c, 2);
 }
-static void pack_f32(const uint8_t *in, size_t columns, int r, uint8_t *tile) {
+static void pack_f32(const uint8_t *in, size_t columns, int r, uint8_t *tile)
+{
     for (size_t c = 0; c < columns; c++) memcpy(tile + 64 * c + 4 * r, in + 4 * c, 4);
 }
 
@@ -152,7 +168,8 @@ typedef struct pack_job {
     void (*pack)(const uint8_t *, size_t, int, uint8_t *);
 } pack_job;
 
-static void pack_tile(void *context, uint32_t item, int thread) {
+static void pack_tile(void *context, uint32_t item, int thread)
+{
     const pack_job *job = context;
     const weft_weight *w = job->weight;
     uint8_t *tile = (uint8_t *)w->memory.at + item * w->tile_bytes;
@@ -162,7 +179,8 @@ static void pack_tile(void *context, uint32_t item, int thread) {
 }
 
 weft_status cpu_weight_new(weft_backend *b, const weft_tensor *t, weft_weight **out,
-                           weft_error *err) {
+                           weft_error *err)
+{
     size_t block, bytes, want;
     const size_t columns = t->dim[0], rows = t->dim[1];
     size_t k = 0, n = sizeof packers / sizeof *packers;
@@ -205,7 +223,8 @@ weft_status cpu_weight_new(weft_backend *b, const weft_tensor *t, weft_weight **
     return WEFT_OK;
 }
 
-void cpu_weight_free(weft_weight *w) {
+void cpu_weight_free(weft_weight *w)
+{
     if (!w) return;
     cpu_arena_give(&w->backend->arena, w->memory);
     free(w);

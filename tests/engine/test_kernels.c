@@ -9,11 +9,13 @@
 #include <stdio.h>
 
 static void multiply(const device *d, const weft_weight *w, const float *bias, const float *x,
-                     size_t n, float *y) {
+                     size_t n, float *y)
+{
     d->ops->matmul(d->b, &w, &bias, &y, 1, x, n);
 }
 
-static weft_weight *repack(const device *d, const weft_tensor *t) {
+static weft_weight *repack(const device *d, const weft_tensor *t)
+{
     weft_weight *w = NULL;
     weft_error err;
     assert_int_equal(d->ops->weight_new(d->b, t, &w, &err), WEFT_OK);
@@ -22,7 +24,8 @@ static weft_weight *repack(const device *d, const weft_tensor *t) {
 }
 
 /* sum and sum of magnitudes of row . x in double */
-static double dot(const weft_tensor *t, size_t row, const float *x, double *out_magnitude) {
+static double dot(const weft_tensor *t, size_t row, const float *x, double *out_magnitude)
+{
     const size_t columns = t->dim[0];
     float *w = new_floats(columns);
     size_t bytes = cpu_row_bytes(t->type, columns);
@@ -37,7 +40,8 @@ static double dot(const weft_tensor *t, size_t row, const float *x, double *out_
     return sum;
 }
 
-static void test_exact(void **state) {
+static void test_exact(void **state)
+{
     rng r = {1};
     for (int isa = 0; isa < N_ISAS; isa++) {
         device d;
@@ -64,7 +68,8 @@ static void test_exact(void **state) {
 }
 
 /* x as the kernels see it: quantised and back. */
-static void through_int8(float *x, size_t n) {
+static void through_int8(float *x, size_t n)
+{
     for (size_t b = 0; b < n; b += 32) {
         float amax = 0;
         for (size_t i = b; i < b + 32; i++) amax = fabsf(x[i]) > amax ? fabsf(x[i]) : amax;
@@ -73,7 +78,8 @@ static void through_int8(float *x, size_t n) {
     }
 }
 
-static void test_bounded(void **state) {
+static void test_bounded(void **state)
+{
     static const size_t columns[] = {256, 4864};
     rng r = {2};
     device d;
@@ -106,7 +112,8 @@ enum { MOST_TOKENS = 33 };
 static const size_t token_counts[] = {1, 2, 3, 4, 5, 7, 8, 9, 16, MOST_TOKENS};
 
 /* All counts of tokens, threads 1..3 and instruction sets, against one token at a time in scalar. */
-static void check_equal(weft_tensor_type type, size_t rows, size_t columns, rng *r) {
+static void check_equal(weft_tensor_type type, size_t rows, size_t columns, rng *r)
+{
     weft_tensor t = random_tensor(type, rows, columns, false, r);
     float *x = random_floats(MOST_TOKENS * columns, r), *bias = random_floats(rows, r);
     float *want = new_floats(MOST_TOKENS * rows), *y = new_floats(MOST_TOKENS * rows);
@@ -136,7 +143,8 @@ static void check_equal(weft_tensor_type type, size_t rows, size_t columns, rng 
     free_tensor(&t);
 }
 
-static void test_equal(void **state) {
+static void test_equal(void **state)
+{
     static const size_t rows[] = {1, 15, 16, 17, 33, 160}, columns[] = {32, 64, 96, 256, 896};
     rng r = {3};
     for (int k = 0; k < N_TYPES; k++) {
@@ -152,7 +160,8 @@ static void test_equal(void **state) {
 }
 
 /* Extreme blocks: every 8-bit weight and activation at its limit, where 16-bit sums would overflow. */
-static void test_limits(void **state) {
+static void test_limits(void **state)
+{
     enum { ROWS = 16, COLUMNS = 256 };
     for (int k = 0; k < 8; k++) {
         size_t weights, bytes;
@@ -168,8 +177,11 @@ static void test_limits(void **state) {
                 put_half(data + i * bytes + scale, 1);
                 if (minimum >= 0) put_half(data + i * bytes + minimum, 1);
             }
-            weft_tensor t = {.name = "test", .type = all_types[k], .n_dims = 2,
-                             .dim = {COLUMNS, ROWS, 1, 1}, .data = data,
+            weft_tensor t = {.name = "test",
+                             .type = all_types[k],
+                             .n_dims = 2,
+                             .dim = {COLUMNS, ROWS, 1, 1},
+                             .data = data,
                              .bytes = ROWS * COLUMNS / weights * bytes};
             for (int sign = -1; sign <= 1; sign += 2) {
                 float x[COLUMNS], want[ROWS], y[ROWS];
@@ -193,7 +205,8 @@ static void test_limits(void **state) {
 }
 
 /* Several matrices in one call, of different formats, equal one call each. */
-static void test_together(void **state) {
+static void test_together(void **state)
+{
     enum { COLUMNS = 256, N = 5 };
     static const weft_tensor_type types[] = {WEFT_Q4_K, WEFT_Q6_K, WEFT_F16};
     static const size_t rows[] = {48, 17, 16};
@@ -230,13 +243,15 @@ static void test_together(void **state) {
     }
 }
 
-static double reference_gate(weft_activation act, double g) {
+static double reference_gate(weft_activation act, double g)
+{
     if (act == WEFT_SILU) return g / (1 + exp(-g));
     return 0.5 * g * (1 + tanh(0.79788456080286535588 * (g + 0.044715 * g * g * g)));
 }
 
 /* gated = act(gate x) * (up x), on all instruction sets and token counts. */
-static void test_gated(void **state) {
+static void test_gated(void **state)
+{
     enum { ROWS = 35, COLUMNS = 64 };
     rng r = {5};
     weft_tensor gate = random_tensor(WEFT_Q8_0, ROWS, COLUMNS, false, &r);
@@ -274,7 +289,8 @@ static void test_gated(void **state) {
 }
 
 /* Values that are not finite reach the result; tiny and zero blocks count as nothing. */
-static void test_not_finite(void **state) {
+static void test_not_finite(void **state)
+{
     enum { COLUMNS = 64 };
     rng r = {6};
     weft_tensor t = random_tensor(WEFT_Q8_0, 16, COLUMNS, false, &r);
@@ -298,14 +314,19 @@ static void test_not_finite(void **state) {
     free_tensor(&t);
 }
 
-static void test_refusals(void **state) {
+static void test_refusals(void **state)
+{
     device d;
     weft_weight *w = NULL;
     weft_error err;
     uint8_t data[64] = {0};
     assert_true(open_device(&d, NULL, 1));
-    weft_tensor t = {.name = "odd", .type = WEFT_Q8_0, .n_dims = 2, .dim = {33, 1, 1, 1},
-                     .data = data, .bytes = 34};
+    weft_tensor t = {.name = "odd",
+                     .type = WEFT_Q8_0,
+                     .n_dims = 2,
+                     .dim = {33, 1, 1, 1},
+                     .data = data,
+                     .bytes = 34};
     assert_int_equal(d.ops->weight_new(d.b, &t, &w, &err), WEFT_E_MODEL);
     assert_non_null(strstr(err.message, "multiples of 32"));
     t.dim[0] = 32;
@@ -323,11 +344,12 @@ static void test_refusals(void **state) {
     assert_int_equal(weft_cpu_backend_new(&d.b, &d.ops, NULL, -1, &err), WEFT_E_USAGE);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exact),    cmocka_unit_test(test_bounded),
-        cmocka_unit_test(test_equal),    cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_together), cmocka_unit_test(test_gated),
+        cmocka_unit_test(test_exact),      cmocka_unit_test(test_bounded),
+        cmocka_unit_test(test_equal),      cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_together),   cmocka_unit_test(test_gated),
         cmocka_unit_test(test_not_finite), cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,8 +20,10 @@ typedef struct scene {
 
 /* In place: rows point at its pages. */
 static void new_scene(scene *out, weft_kv_type type, uint32_t n_head, uint32_t n_head_kv,
-                      uint32_t key_dim, uint32_t value_dim, size_t length, rng *r) {
-    scene s = {.layout = {type, 2, n_head_kv, key_dim, value_dim}, .n_head = n_head, .length = length};
+                      uint32_t key_dim, uint32_t value_dim, size_t length, rng *r)
+{
+    scene s = {
+        .layout = {type, 2, n_head_kv, key_dim, value_dim}, .n_head = n_head, .length = length};
     s.q = random_floats(length * n_head * key_dim, r);
     s.k = random_floats(length * n_head_kv * key_dim, r);
     s.v = random_floats(length * n_head_kv * value_dim, r);
@@ -36,7 +38,8 @@ static void new_scene(scene *out, weft_kv_type type, uint32_t n_head, uint32_t n
     *out = s;
 }
 
-static void free_scene(scene *s) {
+static void free_scene(scene *s)
+{
     for (int i = 0; i < MAX_PAGES; i++) free(s->page[i]);
     free(s->row);
     free(s->q);
@@ -45,32 +48,43 @@ static void free_scene(scene *s) {
 }
 
 /* All bits set: NaN in f16 and f32. */
-static void poison(scene *s) {
+static void poison(scene *s)
+{
     for (int i = 0; i < MAX_PAGES; i++)
         if (s->page[i]) memset(s->page[i], 0xff, weft_kv_page_bytes(&s->layout));
 }
 
-static void write_all(const device *d, scene *s, size_t from, size_t n) {
+static void write_all(const device *d, scene *s, size_t from, size_t n)
+{
     const weft_kv_layout *l = &s->layout;
     d->ops->kv_write(d->b, l, 1, s->row + from, n, s->k + from * l->n_head_kv * l->key_dim,
                      s->v + from * l->n_head_kv * l->value_dim);
 }
 
 static void attend(const device *d, const scene *s, int64_t window, size_t from, size_t n,
-                   float *out) {
+                   float *out)
+{
     const weft_kv_layout *l = &s->layout;
-    weft_attention a = {.layout = l, .layer = 1, .n_head = s->n_head, .scale = 0.125f,
-                        .window = window, .row = s->row + from, .n = n,
-                        .q = s->q + from * s->n_head * l->key_dim, .out = out};
+    weft_attention a = {.layout = l,
+                        .layer = 1,
+                        .n_head = s->n_head,
+                        .scale = 0.125f,
+                        .window = window,
+                        .row = s->row + from,
+                        .n = n,
+                        .q = s->q + from * s->n_head * l->key_dim,
+                        .out = out};
     d->ops->attention(d->b, &a);
 }
 
-static double stored(const scene *s, float f) {
+static double stored(const scene *s, float f)
+{
     return s->layout.type == WEFT_KV_F32 ? f : half_to_float(half_from_float(f));
 }
 
 /* out [value_dim] of one query head, in double */
-static void naive(const scene *s, int64_t window, size_t token, uint32_t head, double *out) {
+static void naive(const scene *s, int64_t window, size_t token, uint32_t head, double *out)
+{
     const weft_kv_layout *l = &s->layout;
     uint32_t h = head / (s->n_head / l->n_head_kv);
     size_t from = window > 0 && (int64_t)token >= window ? token - (size_t)window + 1 : 0;
@@ -92,7 +106,8 @@ static void naive(const scene *s, int64_t window, size_t token, uint32_t head, d
     for (uint32_t d = 0; d < l->value_dim; d++) out[d] /= sum;
 }
 
-static bool open_reserved(device *d, const char *isa, int threads, size_t n) {
+static bool open_reserved(device *d, const char *isa, int threads, size_t n)
+{
     weft_error err;
     if (!open_device(d, isa, threads)) return false;
     assert_int_equal(d->ops->reserve(d->b, n, 2048, &err), WEFT_OK);
@@ -107,14 +122,15 @@ typedef struct shape {
 } shape;
 
 static const shape shapes[] = {
-    {WEFT_KV_F16, 6, 1, 64, 64, 300, 0},   {WEFT_KV_F16, 7, 1, 64, 64, 300, 100},
-    {WEFT_KV_F32, 4, 2, 32, 80, 130, 0},   {WEFT_KV_F16, 4, 1, 256, 256, 70, 64},
-    {WEFT_KV_F32, 2, 2, 24, 21, 600, 7},   {WEFT_KV_F16, 30, 1, 16, 16, 280, 0},
+    {WEFT_KV_F16, 6, 1, 64, 64, 300, 0},    {WEFT_KV_F16, 7, 1, 64, 64, 300, 100},
+    {WEFT_KV_F32, 4, 2, 32, 80, 130, 0},    {WEFT_KV_F16, 4, 1, 256, 256, 70, 64},
+    {WEFT_KV_F32, 2, 2, 24, 21, 600, 7},    {WEFT_KV_F16, 30, 1, 16, 16, 280, 0},
     {WEFT_KV_F16, 12, 2, 128, 128, 520, 0}, {WEFT_KV_F16, 3, 3, 64, 64, 1100, 300},
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
-static void test_against_double(void **state) {
+static void test_against_double(void **state)
+{
     rng r = {11};
     for (int k = 0; k < N_SHAPES; k++) {
         const shape *p = &shapes[k];
@@ -145,7 +161,8 @@ static void test_against_double(void **state) {
 
 /* Prefill in chunks of any size equals one token at a time; what later tokens and stale pages hold is
  * never seen. */
-static void check_bits(const shape *p, rng *r) {
+static void check_bits(const shape *p, rng *r)
+{
     static const size_t chunks[] = {1, 2, 7, 8, 9, 64, 100};
     scene s;
     new_scene(&s, p->type, p->n_head, p->n_head_kv, p->key_dim, p->value_dim, p->length, r);
@@ -175,13 +192,15 @@ static void check_bits(const shape *p, rng *r) {
     free_scene(&s);
 }
 
-static void test_bits(void **state) {
+static void test_bits(void **state)
+{
     rng r = {12};
     for (int k = 0; k < N_SHAPES - 2; k++) check_bits(&shapes[k], &r);
 }
 
 /* Tokens of different timelines in one call. */
-static void test_batch(void **state) {
+static void test_batch(void **state)
+{
     enum { HEADS = 6, DIM = 32 };
     rng r = {13};
     scene s[3];
@@ -200,8 +219,14 @@ static void test_batch(void **state) {
                 row[i] = from->row[at];
                 memcpy(q + i * HEADS * DIM, from->q + at * HEADS * DIM, HEADS * DIM * sizeof *q);
             }
-            weft_attention a = {.layout = &s[0].layout, .layer = 1, .n_head = HEADS,
-                                .scale = 0.125f, .row = row, .n = 12, .q = q, .out = out};
+            weft_attention a = {.layout = &s[0].layout,
+                                .layer = 1,
+                                .n_head = HEADS,
+                                .scale = 0.125f,
+                                .row = row,
+                                .n = 12,
+                                .q = q,
+                                .out = out};
             d.ops->attention(d.b, &a);
             for (int i = 0; i < 12; i++) {
                 const scene *from = &s[i % 4 == 3 ? 2 : i % 4 / 2];
@@ -213,7 +238,8 @@ static void test_batch(void **state) {
     for (int i = 0; i < 3; i++) free_scene(&s[i]);
 }
 
-static void test_rope(void **state) {
+static void test_rope(void **state)
+{
     enum { N = 9, HEADS = 3, DIM = 64, ROPE = 48 };
     rng r = {14};
     float *x = random_floats(N * HEADS * DIM, &r), want[N * HEADS * DIM], y[N * HEADS * DIM];
@@ -252,7 +278,8 @@ static void test_rope(void **state) {
     free(x);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_double),
         cmocka_unit_test(test_bits),

@@ -9,7 +9,8 @@
 #include <time.h>
 
 /* The tables this CPU runs. */
-static size_t tables(const cpu_kernels *out[N_ISAS]) {
+static size_t tables(const cpu_kernels *out[N_ISAS])
+{
     size_t n = 0;
     for (int i = 0; i < N_ISAS; i++) {
         bool known;
@@ -20,14 +21,16 @@ static size_t tables(const cpu_kernels *out[N_ISAS]) {
 }
 
 /* Units in the last place of a float between got and the exact value. */
-static double ulps(float got, double exact) {
+static double ulps(float got, double exact)
+{
     int e;
     frexp(exact, &e);
     double unit = ldexp(1, (e < -125 ? -125 : e) - 24);
     return fabs((double)got - exact) / unit;
 }
 
-static void test_exp(void **state) {
+static void test_exp(void **state)
+{
     double worst = 0;
     for (uint32_t i = 0; i <= 400000; i++) {
         float x = -104.0f + (float)i * (192.7f / 400000);
@@ -43,7 +46,8 @@ static void test_exp(void **state) {
     assert_true(isnan(weft_expf(NAN)));
 }
 
-static void test_softmax_sum(void **state) {
+static void test_softmax_sum(void **state)
+{
     static const size_t sizes[] = {1, 2, 15, 16, 17, 31, 33, 1000, 4864};
     const cpu_kernels *k[N_ISAS];
     size_t n_tables = tables(k);
@@ -73,7 +77,8 @@ static void test_softmax_sum(void **state) {
     free(want);
 }
 
-static void test_trig_and_pow(void **state) {
+static void test_trig_and_pow(void **state)
+{
     rng r = {22};
     for (int i = 0; i < 200000; i++) {
         double x = (double)next_float(&r) * (i % 3 == 0 ? 4 : i % 3 == 1 ? 1e4 : 1e6), s, c;
@@ -89,7 +94,8 @@ static void test_trig_and_pow(void **state) {
     }
 }
 
-static void test_half(void **state) {
+static void test_half(void **state)
+{
     const cpu_kernels *k[N_ISAS];
     size_t n_tables = tables(k);
     float x[4096];
@@ -105,8 +111,8 @@ static void test_half(void **state) {
     assert_true(half_to_float(0x3c00) == 1 && half_to_float(0x0001) == 0x1p-24f);
     assert_true(half_to_float(0x7bff) == 65504 && half_from_float(65520) == 0x7c00);
     assert_int_equal(half_from_float(65519.996f), 0x7bff);
-    assert_int_equal(half_from_float(0x1p-25f), 0);      /* a tie, to even */
-    assert_int_equal(half_from_float(0x1.8p-24f), 2);    /* likewise */
+    assert_int_equal(half_from_float(0x1p-25f), 0);   /* a tie, to even */
+    assert_int_equal(half_from_float(0x1.8p-24f), 2); /* likewise */
     assert_int_equal(half_from_float(1 + 0x1p-11f), 0x3c00);
     for (int round = 0; round < 64; round++) { /* F16C agrees on all bit patterns */
         for (int i = 0; i < 4096; i++) {
@@ -121,7 +127,8 @@ static void test_half(void **state) {
     }
 }
 
-static void test_rms_norm(void **state) {
+static void test_rms_norm(void **state)
+{
     static const size_t dims[] = {1, 15, 16, 17, 64, 96, 896, 1536};
     const cpu_kernels *k[N_ISAS];
     size_t n_tables = tables(k);
@@ -147,7 +154,8 @@ static void test_rms_norm(void **state) {
     free(w);
 }
 
-static void test_gate(void **state) {
+static void test_gate(void **state)
+{
     const cpu_kernels *k[N_ISAS];
     size_t n_tables = tables(k);
     rng r = {25};
@@ -170,7 +178,8 @@ static void test_gate(void **state) {
 }
 
 /* Embedding lookup in each type, large norms and additions across threads. */
-static void test_backend_small_ops(void **state) {
+static void test_backend_small_ops(void **state)
+{
     enum { COLUMNS = 256, ROWS = 5, N = 3 };
     static const int32_t ids[N] = {4, 0, 4};
     rng r = {26};
@@ -208,7 +217,8 @@ static void test_backend_small_ops(void **state) {
 }
 
 /* Hand-made blocks, values worked out from the format document. */
-static void test_dequantise(void **state) {
+static void test_dequantise(void **state)
+{
     float y[256];
     uint8_t b[256] = {0};
     put_half(b, 0.5f); /* Q4_0: low nibbles are the first half */
@@ -242,9 +252,9 @@ static void test_dequantise(void **state) {
     put_half(b, 1); /* Q4_K: scale of sub-block 1 = 63, minimum of 5 = 16 + 2 */
     put_half(b + 2, 0.5f);
     b[4 + 1] = 63;
-    b[4 + 5] = 0x40;      /* high bits of minimum 5 */
-    b[4 + 9] = 0x20 | 3;  /* low bits: minimum 5 = 2, scale 5 = 3 */
-    b[16] = 0xf0;         /* column 0 of sub-block 1 */
+    b[4 + 5] = 0x40;       /* high bits of minimum 5 */
+    b[4 + 9] = 0x20 | 3;   /* low bits: minimum 5 = 2, scale 5 = 3 */
+    b[16] = 0xf0;          /* column 0 of sub-block 1 */
     b[16 + 2 * 32] = 0x20; /* column 0 of sub-block 5 */
     cpu_dequantise(WEFT_Q4_K, b, 256, y);
     assert_true(y[32] == 945 && y[0] == 0 && y[160] == 3 * 2 - 9 && y[161] == -9);
@@ -275,13 +285,15 @@ typedef struct tally {
     int in_thread[8];
 } tally;
 
-static void count_item(void *context, uint32_t item, int thread) {
+static void count_item(void *context, uint32_t item, int thread)
+{
     tally *t = context;
     t->count[item]++;
     t->in_thread[thread]++; /* a thread index is never two threads at once */
 }
 
-static void test_pool(void **state) {
+static void test_pool(void **state)
+{
     weft_error err;
     for (int threads = 1; threads <= 4; threads++) {
         cpu_pool *pool;
@@ -309,12 +321,13 @@ static void test_pool(void **state) {
     cpu_pool_free(NULL);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exp),        cmocka_unit_test(test_softmax_sum),
+        cmocka_unit_test(test_exp),          cmocka_unit_test(test_softmax_sum),
         cmocka_unit_test(test_trig_and_pow), cmocka_unit_test(test_half),
-        cmocka_unit_test(test_rms_norm),   cmocka_unit_test(test_gate),
-        cmocka_unit_test(test_dequantise), cmocka_unit_test(test_backend_small_ops),
+        cmocka_unit_test(test_rms_norm),     cmocka_unit_test(test_gate),
+        cmocka_unit_test(test_dequantise),   cmocka_unit_test(test_backend_small_ops),
         cmocka_unit_test(test_pool),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
