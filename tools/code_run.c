@@ -1,9 +1,9 @@
 /* code_run: a program of the model's, in the sandbox, in the run's workspace.
  *
  * The code goes into a file of a private directory that is mounted read-only at /code, not into the
- * workspace: so the listing of what the program wrote holds no file of ours, and Python's tracebacks
- * show the source line. Files are new or changed if inode, size or ctime differ; calls that run at the
- * same time in one workspace may each list what the other wrote.
+ * workspace: so the listing of what the program wrote holds no file of ours, and Python's
+ * tracebacks show the source line. Files are new or changed if inode, size or ctime differ; calls
+ * that run at the same time in one workspace may each list what the other wrote.
  *
  * Result: standard output alone if that is all there is, else parts under their names:
  *
@@ -26,10 +26,10 @@
 
 enum { FILES_SHOWN = 20, FILES_KEPT = 200, CODE_BYTES = 1 << 20 };
 
-/* -I: no environment, and the workspace is not searched for modules before the library, where a file
- * random.py would break every later program. The workspace comes last instead, so that own modules can
- * still be imported. The hook drops this frame from tracebacks. -u: what was printed before a limit hit
- * is not lost in a buffer. */
+/* -I: no environment, and the workspace is not searched for modules before the library, where a
+ * file random.py would break every later program. The workspace comes last instead, so that own
+ * modules can still be imported. The hook drops this frame from tracebacks. -u: what was printed
+ * before a limit hit is not lost in a buffer. */
 static const char python_start[] =
     "import sys\n"
     "def _weft_hook(kind, error, trace):\n"
@@ -49,7 +49,8 @@ static const struct {
     {"c",
      "main.c",
      {"sh", "-c",
-      "gcc -O1 -x c -fmax-errors=5 -fdiagnostics-color=never -o /tmp/main /code/main.c -lm </dev/null && exec /tmp/main",
+      "gcc -O1 -x c -fmax-errors=5 -fdiagnostics-color=never -o /tmp/main /code/main.c -lm "
+      "</dev/null && exec /tmp/main",
       NULL}},
     {"shell", "main.sh", {"bash", "/code/main.sh", NULL}},
 };
@@ -91,7 +92,8 @@ static weft_status write_code(code_call *c, weft_error *err)
     }
     status = weft_write_all(fd, code, strlen(code), err);
     if (!status && geteuid() == 0 &&
-        (fchown(fd, weft_sandbox_uid(), weft_sandbox_uid()) != 0 || chown(folder, weft_sandbox_uid(), weft_sandbox_uid()) != 0))
+        (fchown(fd, weft_sandbox_uid(), weft_sandbox_uid()) != 0 ||
+         chown(folder, weft_sandbox_uid(), weft_sandbox_uid()) != 0))
         status = weft_fail_errno(err, WEFT_E_STORAGE, "hand %s to the sandbox's user", path);
 done:
     if (fd >= 0) close(fd);
@@ -103,7 +105,8 @@ static weft_status take_state(const code_call *c, workspace_state **out, weft_er
 {
     int root = workspace_open(c->call->set->workspace);
     if (root < 0)
-        return weft_fail_errno(err, WEFT_E_STORAGE, "open the workspace %s", c->call->set->workspace);
+        return weft_fail_errno(err, WEFT_E_STORAGE, "open the workspace %s",
+                               c->call->set->workspace);
     weft_status status = workspace_state_take(root, out, err);
     close(root);
     return status;
@@ -134,14 +137,15 @@ static void put_files(const code_call *c, weft_buffer *out)
     cJSON_ArrayForEach(file, c->files)
     {
         if (shown == FILES_SHOWN) break;
-        weft_buffer_printf(out, "%s%s (%lld bytes)", shown++ ? ", " : "", weft_json_string(file, "name"),
+        weft_buffer_printf(out, "%s%s (%lld bytes)", shown++ ? ", " : "",
+                           weft_json_string(file, "name"),
                            (long long)weft_json_int(file, "bytes", 0));
     }
     if (c->n_files > shown) weft_buffer_printf(out, " and %zu more", c->n_files - shown);
 }
 
-static void put_result(const code_call *c, const weft_sandbox_request *request, const weft_sandbox_result *r,
-                       tool_output *output)
+static void put_result(const code_call *c, const weft_sandbox_request *request,
+                       const weft_sandbox_result *r, tool_output *output)
 {
     weft_buffer *out = &output->text;
     output->error = confine_put_end(request, r, out);
@@ -194,14 +198,19 @@ weft_status tool_run_code(const tool_call *call, tool_output *output, weft_error
     code_call c = {.call = call};
     const char *language = weft_json_string(call->arguments, "language");
     const char *code = weft_json_string(call->arguments, "code");
-    if (!call->set->launcher) return tool_refuse(output, "code_run needs the sandbox, which is not available here: nothing was run");
+    if (!call->set->launcher)
+        return tool_refuse(
+            output, "code_run needs the sandbox, which is not available here: nothing was run");
     if (!call->set->workspace) return tool_refuse(output, "there is no workspace here");
-    if (strlen(code) > CODE_BYTES) return tool_refuse(output, "the code is longer than %d bytes", CODE_BYTES);
-    while (strcmp(languages[c.language].name, language) != 0) c.language++; /* the schema lists them all */
+    if (strlen(code) > CODE_BYTES)
+        return tool_refuse(output, "the code is longer than %d bytes", CODE_BYTES);
+    while (strcmp(languages[c.language].name, language) != 0)
+        c.language++; /* the schema lists them all */
     weft_status status = write_code(&c, err);
     if (!status) status = take_state(&c, &c.before, err);
     if (!status) status = run(&c, output, err);
-    if (c.folder && weft_remove_tree(c.folder, status ? NULL : err) && !status) status = err ? err->code : WEFT_E_STORAGE;
+    if (c.folder && weft_remove_tree(c.folder, status ? NULL : err) && !status)
+        status = err ? err->code : WEFT_E_STORAGE;
     free(c.folder);
     workspace_state_free(c.before);
     workspace_state_free(c.after);

@@ -22,8 +22,8 @@ static void put_result(const tool *t, const weft_sandbox_result *r, weft_buffer 
 }
 
 /* Why it failed, the last lines of its standard error, and what it had written until then. */
-static void put_failure(const tool_call *call, const weft_sandbox_request *request, const weft_sandbox_result *r,
-                        weft_buffer *out)
+static void put_failure(const tool_call *call, const weft_sandbox_request *request,
+                        const weft_sandbox_result *r, weft_buffer *out)
 {
     weft_buffer_printf(out, "%s failed: ", call->tool->info.name);
     confine_put_end(request, r, out);
@@ -52,7 +52,8 @@ weft_status tool_run_command(const tool_call *call, tool_output *output, weft_er
         goto done;
     }
     bind[0] = (weft_sandbox_bind){t->folder, "/tool", false};
-    for (size_t i = 0; i < t->n_read; i++) bind[i + 1] = (weft_sandbox_bind){t->read[i], t->read[i], false};
+    for (size_t i = 0; i < t->n_read; i++)
+        bind[i + 1] = (weft_sandbox_bind){t->read[i], t->read[i], false};
     weft_sandbox_request request = {
         .argv = (const char *const *)t->argv,
         .stdin_bytes = input.data,

@@ -17,7 +17,8 @@ static void add_stream_facts(cJSON *facts, const char *name, const weft_sandbox_
 static void add_json_fact(cJSON *facts, const char *key, const char *text)
 {
     cJSON *value = NULL;
-    if (text && !weft_json_parse(text, strlen(text), &value, NULL) && !cJSON_AddItemToObject(facts, key, value))
+    if (text && !weft_json_parse(text, strlen(text), &value, NULL) &&
+        !cJSON_AddItemToObject(facts, key, value))
         cJSON_Delete(value);
 }
 
@@ -37,13 +38,15 @@ static void add_facts(cJSON *facts, const weft_sandbox_result *r)
     add_json_fact(facts, "denials", r->denials);
 }
 
-weft_status confine_run(const tool_call *call, const weft_sandbox_request *request, tool_output *output,
-                        weft_sandbox_result *result, bool *ran, weft_error *err)
+weft_status confine_run(const tool_call *call, const weft_sandbox_request *request,
+                        tool_output *output, weft_sandbox_result *result, bool *ran,
+                        weft_error *err)
 {
     weft_error why;
     *ran = false;
     if (!call->set->launcher)
-        return tool_refuse(output, "%s needs the sandbox, which is not available here: nothing was run",
+        return tool_refuse(output,
+                           "%s needs the sandbox, which is not available here: nothing was run",
                            call->tool->info.name);
     weft_status status = weft_sandbox_run(call->set->launcher, request, call->cancel, result, &why);
     switch (status) {
@@ -75,8 +78,8 @@ void confine_put_stream(const weft_sandbox_stream *stream, weft_buffer *out)
         return;
     }
     weft_buffer_append(out, stream->kept, stream->cut_at);
-    weft_buffer_printf(out, "\n[... %llu of %llu bytes were not kept ...]\n", (unsigned long long)stream->cut,
-                       (unsigned long long)stream->total);
+    weft_buffer_printf(out, "\n[... %llu of %llu bytes were not kept ...]\n",
+                       (unsigned long long)stream->cut, (unsigned long long)stream->total);
     weft_buffer_append(out, stream->kept + stream->cut_at, stream->n_kept - stream->cut_at);
 }
 
@@ -89,16 +92,20 @@ void confine_put_last_lines(const weft_sandbox_stream *stream, size_t lines, wef
     weft_buffer_append(out, stream->kept + at, end - at);
 }
 
-bool confine_put_end(const weft_sandbox_request *request, const weft_sandbox_result *r, weft_buffer *out)
+bool confine_put_end(const weft_sandbox_request *request, const weft_sandbox_result *r,
+                     weft_buffer *out)
 {
     const weft_sandbox_limits *l = &request->limits;
     switch (r->hit) {
     case WEFT_HIT_WALL:
         weft_buffer_printf(out, "the time limit of %.3g s was reached", (double)l->wall_ms / 1000);
         return true;
-    case WEFT_HIT_CPU: weft_buffer_puts(out, "the limit of processor time was reached"); return true;
+    case WEFT_HIT_CPU:
+        weft_buffer_puts(out, "the limit of processor time was reached");
+        return true;
     case WEFT_HIT_MEMORY:
-        weft_buffer_printf(out, "the memory limit of %lld MiB was reached", (long long)(l->memory_bytes >> 20));
+        weft_buffer_printf(out, "the memory limit of %lld MiB was reached",
+                           (long long)(l->memory_bytes >> 20));
         return true;
     case WEFT_HIT_PROCESSES:
         weft_buffer_printf(out, "the limit of %lld processes was reached", (long long)l->processes);

@@ -1,8 +1,8 @@
 /* From a call to a result: check name and arguments, run the tool, cut its output to the cap.
  *
- * What the model sees is valid UTF-8 without NUL and at most output_bytes long. A longer output loses its
- * middle: the beginning says what it is, the end usually holds what mattered, and one line between them
- * says how much is missing. The whole is kept beside it for the trace.
+ * What the model sees is valid UTF-8 without NUL and at most output_bytes long. A longer output
+ * loses its middle: the beginning says what it is, the end usually holds what mattered, and one
+ * line between them says how much is missing. The whole is kept beside it for the trace.
  */
 #include "tools/set.h"
 
@@ -37,7 +37,8 @@ _Static_assert(offsetof(tool, info) == 0, "a tool begins with its info");
 /* "expression (string), precision (integer, optional)" */
 static void describe(const tool *t, weft_buffer *out)
 {
-    const cJSON *property, *name, *required = cJSON_GetObjectItemCaseSensitive(t->info.parameters, "required");
+    const cJSON *property, *name,
+        *required = cJSON_GetObjectItemCaseSensitive(t->info.parameters, "required");
     const cJSON *properties = cJSON_GetObjectItemCaseSensitive(t->info.parameters, "properties");
     if (!properties || !properties->child) {
         weft_buffer_puts(out, "no arguments");
@@ -47,23 +48,27 @@ static void describe(const tool *t, weft_buffer *out)
     {
         const char *type = weft_json_string(property, "type");
         bool needed = false;
-        cJSON_ArrayForEach(name, required) needed |= cJSON_IsString(name) && strcmp(name->valuestring, property->string) == 0;
-        weft_buffer_printf(out, "%s%s (%s%s)", property == properties->child ? "" : ", ", property->string,
-                           type ? type : "any value", needed ? "" : ", optional");
+        cJSON_ArrayForEach(name, required) needed |=
+            cJSON_IsString(name) && strcmp(name->valuestring, property->string) == 0;
+        weft_buffer_printf(out, "%s%s (%s%s)", property == properties->child ? "" : ", ",
+                           property->string, type ? type : "any value", needed ? "" : ", optional");
     }
 }
 
 static weft_status fail_unknown(const weft_toolset *set, const char *name, weft_error *err)
 {
     weft_buffer known = WEFT_BUFFER_INIT;
-    for (size_t i = 0; i < set->n; i++) weft_buffer_printf(&known, "%s%s", i ? ", " : "", set->tools[i].info.name);
-    weft_status status = weft_fail(err, WEFT_E_INVALID, "there is no tool named \"%.64s\": %s%s", name ? name : "",
-                                   set->n ? "the tools are " : "no tools are offered", weft_buffer_str(&known));
+    for (size_t i = 0; i < set->n; i++)
+        weft_buffer_printf(&known, "%s%s", i ? ", " : "", set->tools[i].info.name);
+    weft_status status =
+        weft_fail(err, WEFT_E_INVALID, "there is no tool named \"%.64s\": %s%s", name ? name : "",
+                  set->n ? "the tools are " : "no tools are offered", weft_buffer_str(&known));
     weft_buffer_free(&known);
     return status;
 }
 
-weft_status weft_toolset_check(const weft_toolset *set, const char *name, const cJSON *arguments, weft_error *err)
+weft_status weft_toolset_check(const weft_toolset *set, const char *name, const cJSON *arguments,
+                               weft_error *err)
 {
     const tool *t = find(set, name);
     if (!t) return fail_unknown(set, name, err);
@@ -77,7 +82,8 @@ weft_status weft_toolset_check(const weft_toolset *set, const char *name, const 
     if (status != WEFT_E_INVALID) return weft_fail(err, status, "%s", why.message);
     weft_buffer takes = WEFT_BUFFER_INIT;
     describe(t, &takes);
-    status = weft_fail(err, WEFT_E_INVALID, "%s: %s. It takes %s", t->info.name, why.message, weft_buffer_str(&takes));
+    status = weft_fail(err, WEFT_E_INVALID, "%s: %s. It takes %s", t->info.name, why.message,
+                       weft_buffer_str(&takes));
     weft_buffer_free(&takes);
     return status;
 }
@@ -113,7 +119,8 @@ enum { CUT_LINE_BYTES = 96 }; /* room for the line about the cut */
 static void cut(const char *text, size_t n, size_t cap, weft_buffer *out)
 {
     size_t room = cap - CUT_LINE_BYTES;
-    size_t head = back_to_character(text, room / 2), tail = on_to_character(text, n, n - (room - room / 2));
+    size_t head = back_to_character(text, room / 2),
+           tail = on_to_character(text, n, n - (room - room / 2));
     weft_buffer_append(out, text, head);
     weft_buffer_puts(out, "\n[... ");
     put_grouped(out, tail - head);
@@ -138,7 +145,8 @@ static void clean(const weft_buffer *raw, weft_buffer *out)
     while (out->size && out->data[out->size - 1] == '\n') out->data[--out->size] = '\0';
 }
 
-static weft_status finish(const weft_toolset *set, tool_output *output, weft_tool_result *out, weft_error *err)
+static weft_status finish(const weft_toolset *set, tool_output *output, weft_tool_result *out,
+                          weft_error *err)
 {
     weft_buffer whole = WEFT_BUFFER_INIT, shown = WEFT_BUFFER_INIT, errors = WEFT_BUFFER_INIT;
     weft_tool_result result = {.error = output->error};
@@ -167,8 +175,8 @@ static weft_status finish(const weft_toolset *set, tool_output *output, weft_too
     return WEFT_OK;
 }
 
-weft_status weft_toolset_call(weft_toolset *set, const char *name, const cJSON *arguments, const volatile int *cancel,
-                              weft_tool_result *out, weft_error *err)
+weft_status weft_toolset_call(weft_toolset *set, const char *name, const cJSON *arguments,
+                              const volatile int *cancel, weft_tool_result *out, weft_error *err)
 {
     weft_error why;
     tool_output output = {.facts = cJSON_CreateObject()};
@@ -182,8 +190,7 @@ weft_status weft_toolset_call(weft_toolset *set, const char *name, const cJSON *
     } else {
         tool_call call = {set, find(set, name), arguments, cancel};
         status = call.tool->run(&call, &output, err);
-        if (cancel && *cancel)
-            status = weft_fail(err, WEFT_E_INTERRUPTED, "%s: interrupted", name);
+        if (cancel && *cancel) status = weft_fail(err, WEFT_E_INTERRUPTED, "%s: interrupted", name);
     }
     if (!status && !cJSON_HasObjectItem(output.facts, "wall_ns"))
         weft_json_add_int(output.facts, "wall_ns", weft_monotonic_ns() - begun);

@@ -1,5 +1,5 @@
-/* read_file, write_file, list_files: the workspace without a program. What they may touch is decided in
- * workspace.c; what cannot be done is an error result and never ends the run. */
+/* read_file, write_file, list_files: the workspace without a program. What they may touch is
+ * decided in workspace.c; what cannot be done is an error result and never ends the run. */
 #include "tools/set.h"
 #include "tools/workspace.h"
 
@@ -60,7 +60,8 @@ weft_status tool_run_read_file(const tool_call *call, tool_output *output, weft_
     if (status)
         status = refuse_with(output, &why, err);
     else if (memchr(weft_buffer_str(&text), '\0', text.size))
-        tool_refuse(output, "%s: %zu bytes that are no text: read them with code_run", path, text.size);
+        tool_refuse(output, "%s: %zu bytes that are no text: read them with code_run", path,
+                    text.size);
     else if (!text.size)
         weft_buffer_puts(&output->text, "[the file is empty]");
     else
@@ -77,8 +78,8 @@ weft_status tool_run_write_file(const tool_call *call, tool_output *output, weft
     bool replaced = false;
     weft_error why;
     if (n > WORKSPACE_FILE_BYTES)
-        return tool_refuse(output, "%s: %zu bytes are more than the %d that can be written at once", path, n,
-                           WORKSPACE_FILE_BYTES);
+        return tool_refuse(output, "%s: %zu bytes are more than the %d that can be written at once",
+                           path, n, WORKSPACE_FILE_BYTES);
     int root = open_workspace(call, output);
     if (root < 0) return WEFT_OK;
     weft_status status = workspace_write(root, path, content, n, &replaced, &why);
@@ -108,7 +109,8 @@ static bool put_entry(void *context, const workspace_entry *entry)
     else if (S_ISREG(entry->stat.st_mode))
         weft_buffer_printf(l->out, "  %lld bytes", (long long)entry->stat.st_size);
     else
-        weft_buffer_puts(l->out, S_ISLNK(entry->stat.st_mode) ? "  symbolic link" : "  no regular file");
+        weft_buffer_puts(l->out,
+                         S_ISLNK(entry->stat.st_mode) ? "  symbolic link" : "  no regular file");
     return true;
 }
 
@@ -120,10 +122,12 @@ weft_status tool_run_list_files(const tool_call *call, tool_output *output, weft
     bool whole = true;
     int root = open_workspace(call, output);
     if (root < 0) return WEFT_OK;
-    weft_status status = workspace_walk(root, path ? workspace_relative(path) : ".", put_entry, &l, &whole, &why);
+    weft_status status =
+        workspace_walk(root, path ? workspace_relative(path) : ".", put_entry, &l, &whole, &why);
     close(root);
     if (status) return refuse_with(output, &why, err);
     if (!l.lines) weft_buffer_puts(&output->text, "[no files]");
-    if (!l.whole || !whole) weft_buffer_puts(&output->text, "\n[... and more: list one folder of it]");
+    if (!l.whole || !whole)
+        weft_buffer_puts(&output->text, "\n[... and more: list one folder of it]");
     return WEFT_OK;
 }

@@ -1,9 +1,9 @@
-/* Reads a tool's manifest (docs/tools.md). Nothing is ignored: an unknown key, a wrong type or a path that
- * does not exist is an error that names the key and the rule.
+/* Reads a tool's manifest (docs/tools.md). Nothing is ignored: an unknown key, a wrong type or a
+ * path that does not exist is an error that names the key and the rule.
  *
- * Paths: the manifest's folder is mounted read-only at /tool. A word of `command` that names a file of
- * that folder becomes its path below /tool; other words stay as they are. `read` adds absolute paths,
- * which are mounted where they are on the host.
+ * Paths: the manifest's folder is mounted read-only at /tool. A word of `command` that names a file
+ * of that folder becomes its path below /tool; other words stay as they are. `read` adds absolute
+ * paths, which are mounted where they are on the host.
  */
 #include "tools/set.h"
 
@@ -13,7 +13,13 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { NAME_BYTES = 64, DESCRIPTION_BYTES = 8192, COMMAND_WORDS = 64, READ_PATHS = 16, PATH_BYTES = 4096 };
+enum {
+    NAME_BYTES = 64,
+    DESCRIPTION_BYTES = 8192,
+    COMMAND_WORDS = 64,
+    READ_PATHS = 16,
+    PATH_BYTES = 4096
+};
 
 typedef struct reader {
     const char *origin;
@@ -41,14 +47,16 @@ static bool listed(const char *key, const char *const *known)
     return false;
 }
 
-static weft_status check_keys(const reader *r, const cJSON *object, const char *where, const char *const *known)
+static weft_status check_keys(const reader *r, const cJSON *object, const char *where,
+                              const char *const *known)
 {
     const cJSON *member;
     cJSON_ArrayForEach(member, object)
     {
         if (listed(member->string, known)) continue;
         weft_buffer all = WEFT_BUFFER_INIT;
-        for (const char *const *k = known; *k; k++) weft_buffer_printf(&all, "%s%s", k == known ? "" : ", ", *k);
+        for (const char *const *k = known; *k; k++)
+            weft_buffer_printf(&all, "%s%s", k == known ? "" : ", ", *k);
         char key[256];
         snprintf(key, sizeof key, "%s/%.200s", where, member->string);
         weft_status status = wrong(r, key, "unknown key: known are %s", weft_buffer_str(&all));
@@ -58,7 +66,8 @@ static weft_status check_keys(const reader *r, const cJSON *object, const char *
     return WEFT_OK;
 }
 
-static weft_status read_bool(const reader *r, const cJSON *object, const char *key, const char *where, bool *out)
+static weft_status read_bool(const reader *r, const cJSON *object, const char *key,
+                             const char *where, bool *out)
 {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(object, key);
     if (v && !cJSON_IsBool(v)) return wrong(r, where, "true or false is expected");
@@ -66,21 +75,22 @@ static weft_status read_bool(const reader *r, const cJSON *object, const char *k
     return WEFT_OK;
 }
 
-static weft_status read_count(const reader *r, const cJSON *object, const char *key, const char *where, int64_t least,
-                              int64_t most, int64_t *out)
+static weft_status read_count(const reader *r, const cJSON *object, const char *key,
+                              const char *where, int64_t least, int64_t most, int64_t *out)
 {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(object, key);
     if (!v) return WEFT_OK;
     int64_t n = weft_json_int(object, key, -1);
     if (!cJSON_IsNumber(v) || n < least || n > most)
-        return wrong(r, where, "a whole number from %lld to %lld is expected", (long long)least, (long long)most);
+        return wrong(r, where, "a whole number from %lld to %lld is expected", (long long)least,
+                     (long long)most);
     *out = n;
     return WEFT_OK;
 }
 
 /* Index of the member's text in words (NULL-terminated); fallback if there is none. */
-static weft_status read_word(const reader *r, const cJSON *object, const char *key, const char *const *words,
-                             const char *rule, int fallback, int *out)
+static weft_status read_word(const reader *r, const cJSON *object, const char *key,
+                             const char *const *words, const char *rule, int fallback, int *out)
 {
     char where[64];
     snprintf(where, sizeof where, "/%s", key);
@@ -99,14 +109,16 @@ static weft_status read_word(const reader *r, const cJSON *object, const char *k
 static bool is_name(const char *text)
 {
     size_t n = strlen(text);
-    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    static const char letters[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
     return n > 0 && n <= NAME_BYTES && strspn(text, letters) == n && text[0] != '-';
 }
 
 static weft_status read_identity(reader *r)
 {
     const cJSON *m = r->out->manifest;
-    const char *name = weft_json_string(m, "name"), *description = weft_json_string(m, "description");
+    const char *name = weft_json_string(m, "name"),
+               *description = weft_json_string(m, "description");
     if (!name || !is_name(name))
         return wrong(r, "/name", "a name is expected: 1 to %d letters, digits, _ or -", NAME_BYTES);
     if (!description || !*description || strlen(description) > DESCRIPTION_BYTES)
@@ -133,15 +145,19 @@ static weft_status read_parameters(reader *r)
 
 static weft_status read_behaviour(reader *r, bool built_in)
 {
-    static const char *const approvals[] = {"never", "ask", "deny", NULL}, *const outputs[] = {"text", "json", NULL},
-                      *const workspaces[] = {"write", "read", "none", NULL};
+    static const char *const approvals[] = {"never", "ask", "deny", NULL},
+                             *const outputs[] = {"text", "json", NULL},
+                             *const workspaces[] = {"write", "read", "none", NULL};
     const cJSON *m = r->out->manifest;
     int approval, output = 0, workspace = 0;
-    weft_status status = read_word(r, m, "approval", approvals, "\"never\", \"ask\" or \"deny\"", 0, &approval);
+    weft_status status =
+        read_word(r, m, "approval", approvals, "\"never\", \"ask\" or \"deny\"", 0, &approval);
     if (!status) status = read_bool(r, m, "idempotent", "/idempotent", &r->out->info.idempotent);
-    if (!status && !built_in) status = read_word(r, m, "output", outputs, "\"text\" or \"json\"", 0, &output);
     if (!status && !built_in)
-        status = read_word(r, m, "workspace", workspaces, "\"write\", \"read\" or \"none\"", 0, &workspace);
+        status = read_word(r, m, "output", outputs, "\"text\" or \"json\"", 0, &output);
+    if (!status && !built_in)
+        status = read_word(r, m, "workspace", workspaces, "\"write\", \"read\" or \"none\"", 0,
+                           &workspace);
     if (status) return status;
     r->out->info.approval = approvals[approval];
     r->out->json_output = output == 1;
@@ -178,14 +194,17 @@ static weft_status read_command(reader *r)
     const cJSON *command = cJSON_GetObjectItemCaseSensitive(r->out->manifest, "command"), *word;
     int n = cJSON_GetArraySize(command), i = 0;
     if (!cJSON_IsArray(command) || n < 1 || n > COMMAND_WORDS)
-        return wrong(r, "/command", "an array of 1 to %d texts is expected: the program and its arguments", COMMAND_WORDS);
+        return wrong(r, "/command",
+                     "an array of 1 to %d texts is expected: the program and its arguments",
+                     COMMAND_WORDS);
     r->out->argv = calloc((size_t)n + 1, sizeof *r->out->argv);
     if (!r->out->argv) return weft_fail(r->err, WEFT_E_MEMORY, "out of memory");
     cJSON_ArrayForEach(word, command)
     {
         char key[32];
         snprintf(key, sizeof key, "/command/%d", i);
-        if (!cJSON_IsString(word) || (i == 0 && !*word->valuestring) || strlen(word->valuestring) > PATH_BYTES)
+        if (!cJSON_IsString(word) || (i == 0 && !*word->valuestring) ||
+            strlen(word->valuestring) > PATH_BYTES)
             return wrong(r, key, "a text of at most %d bytes is expected", PATH_BYTES);
         const char *text = word->valuestring;
         bool own = names_file(r->out->folder, text);
@@ -201,8 +220,9 @@ static weft_status read_command(reader *r)
 /* A path of the host that may appear at the same place inside. */
 static bool may_be_mounted(const char *path)
 {
-    static const char *const own[] = {"/work", "/tool", "/proc", "/dev", "/sys", "/tmp", "/etc", "/run", "/bin", "/sbin", "/lib",
-                                      "/lib32", "/lib64", "/libx32"};
+    static const char *const own[] = {"/work", "/tool",  "/proc",  "/dev",   "/sys",
+                                      "/tmp",  "/etc",   "/run",   "/bin",   "/sbin",
+                                      "/lib",  "/lib32", "/lib64", "/libx32"};
     if (strcmp(path, "/") == 0) return false;
     for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
         size_t n = strlen(own[i]);
@@ -219,7 +239,10 @@ static weft_status read_one_path(reader *r, const char *key, const char *text)
         bool found = path && stat(path, &st) == 0;
         free(path);
         if (!found)
-            return wrong(r, key, "no %.200s stands beside the manifest; write places elsewhere as absolute paths", text);
+            return wrong(
+                r, key,
+                "no %.200s stands beside the manifest; write places elsewhere as absolute paths",
+                text);
         return WEFT_OK; /* mounted already, with the folder */
     }
     char *real = realpath(text, NULL);
@@ -230,7 +253,8 @@ static weft_status read_one_path(reader *r, const char *key, const char *text)
     }
     if (!may_be_mounted(real)) {
         free(real);
-        return wrong(r, key, "%.200s cannot be shown to a tool: the sandbox has its own there", text);
+        return wrong(r, key, "%.200s cannot be shown to a tool: the sandbox has its own there",
+                     text);
     }
     r->out->read[r->out->n_read++] = real;
     return WEFT_OK;
@@ -249,7 +273,8 @@ static weft_status read_paths(reader *r, const cJSON *sandbox)
     {
         char key[32];
         snprintf(key, sizeof key, "/sandbox/read/%d", i++);
-        if (!cJSON_IsString(path) || !*path->valuestring) return wrong(r, key, "a path is expected");
+        if (!cJSON_IsString(path) || !*path->valuestring)
+            return wrong(r, key, "a path is expected");
         weft_status status = read_one_path(r, key, path->valuestring);
         if (status) return status;
     }
@@ -258,7 +283,8 @@ static weft_status read_paths(reader *r, const cJSON *sandbox)
 
 static weft_status read_sandbox(reader *r)
 {
-    static const char *const known[] = {"network", "read", "seconds", "memory_mb", "processes", "output_kb", NULL};
+    static const char *const known[] = {"network",   "read",      "seconds", "memory_mb",
+                                        "processes", "output_kb", NULL};
     const cJSON *s = cJSON_GetObjectItemCaseSensitive(r->out->manifest, "sandbox");
     tool *t = r->out;
     if (!s) return WEFT_OK;
@@ -266,18 +292,22 @@ static weft_status read_sandbox(reader *r)
     weft_status status = check_keys(r, s, "/sandbox", known);
     if (!status) status = read_bool(r, s, "network", "/sandbox/network", &t->network);
     if (!status) status = read_count(r, s, "seconds", "/sandbox/seconds", 1, 86400, &t->seconds);
-    if (!status) status = read_count(r, s, "memory_mb", "/sandbox/memory_mb", 16, 1 << 20, &t->memory_mb);
-    if (!status) status = read_count(r, s, "processes", "/sandbox/processes", 1, 4096, &t->processes);
-    if (!status) status = read_count(r, s, "output_kb", "/sandbox/output_kb", 1, 65536, &t->output_kb);
+    if (!status)
+        status = read_count(r, s, "memory_mb", "/sandbox/memory_mb", 16, 1 << 20, &t->memory_mb);
+    if (!status)
+        status = read_count(r, s, "processes", "/sandbox/processes", 1, 4096, &t->processes);
+    if (!status)
+        status = read_count(r, s, "output_kb", "/sandbox/output_kb", 1, 65536, &t->output_kb);
     return status ? status : read_paths(r, s);
 }
 
-/* Canonical JSON knows integers only; a schema may hold 0.5: it is digested as the text "number 0.5". */
+/* Canonical JSON knows integers only; a schema may hold 0.5: it is digested as the text "number
+ * 0.5". */
 static weft_status name_fractions(cJSON *v)
 {
     for (cJSON *child = v->child; child; child = child->next) {
-        if (cJSON_IsNumber(child) &&
-            (child->valuedouble != floor(child->valuedouble) || fabs(child->valuedouble) >= 9007199254740992.0)) {
+        if (cJSON_IsNumber(child) && (child->valuedouble != floor(child->valuedouble) ||
+                                      fabs(child->valuedouble) >= 9007199254740992.0)) {
             char text[48] = "number ";
             weft_json_repr(child->valuedouble, text + 7);
             char *copy = strdup(text);
@@ -305,11 +335,14 @@ static weft_status digest(reader *r)
     return status;
 }
 
-weft_status tool_read_manifest(cJSON *manifest_take, const char *origin, bool built_in, tool *out, weft_error *err)
+weft_status tool_read_manifest(cJSON *manifest_take, const char *origin, bool built_in, tool *out,
+                               weft_error *err)
 {
-    static const char *const known[] = {"name",       "description", "parameters", "command", "sandbox", "workspace",
-                                        "idempotent", "approval",    "output",     NULL};
-    static const char *const known_built_in[] = {"name", "description", "parameters", "idempotent", "approval", NULL};
+    static const char *const known[] = {"name",    "description", "parameters", "command",
+                                        "sandbox", "workspace",   "idempotent", "approval",
+                                        "output",  NULL};
+    static const char *const known_built_in[] = {"name",       "description", "parameters",
+                                                 "idempotent", "approval",    NULL};
     tool t = {.manifest = manifest_take, .run = out->run, .origin = strdup(origin)};
     reader r = {origin, err, &t};
     weft_status status = WEFT_OK;

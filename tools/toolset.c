@@ -1,4 +1,5 @@
-/* A toolset: its options, and its tools by name. Names are unique; the same manifest twice is one tool. */
+/* A toolset: its options, and its tools by name. Names are unique; the same manifest twice is one
+ * tool. */
 #include "tools/set.h"
 
 #include "tools/builtin.h"
@@ -15,7 +16,8 @@ static bool copy_text(const char *from, char **to)
     return !from || *to;
 }
 
-weft_status weft_toolset_new(weft_toolset **out, const weft_toolset_options *options, weft_error *err)
+weft_status weft_toolset_new(weft_toolset **out, const weft_toolset_options *options,
+                             weft_error *err)
 {
     weft_toolset *set = calloc(1, sizeof *set);
     if (!set) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
@@ -25,7 +27,8 @@ weft_status weft_toolset_new(weft_toolset **out, const weft_toolset_options *opt
     if (set->output_bytes < TOOLS_OUTPUT_LEAST) set->output_bytes = TOOLS_OUTPUT_LEAST;
     set->seconds = options->seconds > 0 ? options->seconds : TOOLS_SECONDS;
     if (!copy_text(options->workspace, &set->workspace) || !copy_text(options->docs, &set->docs) ||
-        !copy_text(options->index_cache, &set->index_cache) || !copy_text(options->searxng_url, &set->searxng_url)) {
+        !copy_text(options->index_cache, &set->index_cache) ||
+        !copy_text(options->searxng_url, &set->searxng_url)) {
         weft_toolset_free(set);
         return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     }
@@ -53,7 +56,8 @@ static weft_status add(weft_toolset *set, tool *t, weft_error *err)
         bool same = memcmp(other->digest, t->info.digest, WEFT_DIGEST_BYTES) == 0;
         weft_status status = WEFT_OK;
         if (!same)
-            status = weft_fail(err, WEFT_E_CONFIG, "%s: at /name: a tool named %s was added before (%s): rename one",
+            status = weft_fail(err, WEFT_E_CONFIG,
+                               "%s: at /name: a tool named %s was added before (%s): rename one",
                                t->origin, t->info.name, other->origin);
         tool_clear(t);
         return status;
@@ -90,8 +94,8 @@ weft_status weft_toolset_add_builtin(weft_toolset *set, const char *name, weft_e
         if (strcmp(b[i].name, name) == 0) return add_embedded(set, &b[i], err);
     weft_buffer known = WEFT_BUFFER_INIT;
     for (size_t i = 0; i < n; i++) weft_buffer_printf(&known, "%s%s", i ? ", " : "", b[i].name);
-    status = weft_fail(err, WEFT_E_USAGE, "no built-in tool is named %s: known are %s, and all", name,
-                       weft_buffer_str(&known));
+    status = weft_fail(err, WEFT_E_USAGE, "no built-in tool is named %s: known are %s, and all",
+                       name, weft_buffer_str(&known));
     weft_buffer_free(&known);
     return status;
 }
@@ -160,12 +164,14 @@ cJSON *weft_toolset_definitions(const weft_toolset *set)
         const weft_tool_info *info = &set->tools[i].info;
         cJSON *entry = cJSON_CreateObject(), *function = cJSON_CreateObject();
         cJSON *parameters = cJSON_Duplicate(info->parameters, true);
-        bool ok = entry && function && parameters && cJSON_AddStringToObject(entry, "type", "function") &&
+        bool ok = entry && function && parameters &&
+                  cJSON_AddStringToObject(entry, "type", "function") &&
                   cJSON_AddStringToObject(function, "name", info->name) &&
                   cJSON_AddStringToObject(function, "description", info->description);
         /* each successful add passes ownership on */
         if (ok && cJSON_AddItemToObject(function, "parameters", parameters)) parameters = NULL;
-        if (ok && !parameters && cJSON_AddItemToObject(entry, "function", function)) function = NULL;
+        if (ok && !parameters && cJSON_AddItemToObject(entry, "function", function))
+            function = NULL;
         if (ok && !function && cJSON_AddItemToArray(list, entry)) entry = NULL;
         if (!entry) continue;
         cJSON_Delete(parameters);

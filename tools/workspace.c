@@ -30,7 +30,8 @@ static int open_beneath(int root, const char *path, int flags, unsigned mode)
 {
     struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC),
                            .mode = mode,
-                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+                           .resolve =
+                               RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
     long fd;
     do { /* EAGAIN: something was renamed on the way */
         fd = syscall(SYS_openat2, root, path, &how, sizeof how);
@@ -42,17 +43,24 @@ static int open_beneath(int root, const char *path, int flags, unsigned mode)
 static weft_status fail_open(const char *path, weft_error *err)
 {
     switch (errno) {
-    case EXDEV: return weft_fail(err, WEFT_E_INVALID, "%s: the path leaves the workspace: write one relative to it", path);
-    case ELOOP: return weft_fail(err, WEFT_E_INVALID, "%s: a symbolic link is on the way, and links are not followed", path);
-    case ENOENT: return weft_fail(err, WEFT_E_INVALID, "%s: no such file or folder: list_files shows what there is", path);
-    case ENOTDIR: return weft_fail(err, WEFT_E_INVALID, "%s: a part of the path is no folder", path);
+    case EXDEV:
+        return weft_fail(err, WEFT_E_INVALID,
+                         "%s: the path leaves the workspace: write one relative to it", path);
+    case ELOOP:
+        return weft_fail(err, WEFT_E_INVALID,
+                         "%s: a symbolic link is on the way, and links are not followed", path);
+    case ENOENT:
+        return weft_fail(err, WEFT_E_INVALID,
+                         "%s: no such file or folder: list_files shows what there is", path);
+    case ENOTDIR:
+        return weft_fail(err, WEFT_E_INVALID, "%s: a part of the path is no folder", path);
     case EISDIR: return weft_fail(err, WEFT_E_INVALID, "%s: this is a folder", path);
     default: return weft_fail_errno(err, WEFT_E_INVALID, "%s", path);
     }
 }
 
-weft_status workspace_open_file(int root, const char *path, bool any_links, size_t max_bytes, int *out_fd,
-                                struct stat *out_stat, weft_error *err)
+weft_status workspace_open_file(int root, const char *path, bool any_links, size_t max_bytes,
+                                int *out_fd, struct stat *out_stat, weft_error *err)
 {
     struct stat st;
     /* O_NONBLOCK: opening a pipe that someone left here must not wait for a writer */
@@ -62,14 +70,18 @@ weft_status workspace_open_file(int root, const char *path, bool any_links, size
     if (fstat(fd, &st) != 0)
         status = weft_fail_errno(err, WEFT_E_INVALID, "%s", path);
     else if (S_ISDIR(st.st_mode))
-        status = weft_fail(err, WEFT_E_INVALID, "%s: this is a folder: list_files shows what it holds", path);
+        status = weft_fail(err, WEFT_E_INVALID,
+                           "%s: this is a folder: list_files shows what it holds", path);
     else if (!S_ISREG(st.st_mode))
         status = weft_fail(err, WEFT_E_INVALID, "%s: this is no regular file", path);
     else if (!any_links && st.st_nlink != 1)
-        status = weft_fail(err, WEFT_E_INVALID, "%s: the file has a second name (a hard link), and is not trusted", path);
+        status =
+            weft_fail(err, WEFT_E_INVALID,
+                      "%s: the file has a second name (a hard link), and is not trusted", path);
     else if ((uint64_t)st.st_size > max_bytes)
-        status = weft_fail(err, WEFT_E_INVALID, "%s: %lld bytes are more than the %zu that can be read", path,
-                           (long long)st.st_size, max_bytes);
+        status =
+            weft_fail(err, WEFT_E_INVALID, "%s: %lld bytes are more than the %zu that can be read",
+                      path, (long long)st.st_size, max_bytes);
     if (status) {
         close(fd);
         return status;
@@ -79,8 +91,8 @@ weft_status workspace_open_file(int root, const char *path, bool any_links, size
     return WEFT_OK;
 }
 
-weft_status workspace_read(int root, const char *path, bool any_links, size_t max_bytes, weft_buffer *out,
-                           weft_error *err)
+weft_status workspace_read(int root, const char *path, bool any_links, size_t max_bytes,
+                           weft_buffer *out, weft_error *err)
 {
     int fd;
     weft_status status = workspace_open_file(root, path, any_links, max_bytes, &fd, NULL, err);
@@ -99,7 +111,8 @@ weft_status workspace_read(int root, const char *path, bool any_links, size_t ma
         if (n <= 0) break;
         out->size += (size_t)n;
         if (out->size - before > max_bytes) { /* it grew while we read */
-            status = weft_fail(err, WEFT_E_INVALID, "%s: the file is larger than %zu bytes", path, max_bytes);
+            status = weft_fail(err, WEFT_E_INVALID, "%s: the file is larger than %zu bytes", path,
+                               max_bytes);
             break;
         }
     }
@@ -136,7 +149,8 @@ static weft_status open_parent(int root, const char *path, int *out_fd, weft_err
         if (next < 0 && errno == ENOENT && mkdirat(dir, part + (from - path), 0755) == 0) {
             next = open_beneath(root, part, O_RDONLY | O_DIRECTORY, 0);
             if (next >= 0 && !hand_over(next)) {
-                weft_fail_errno(err, WEFT_E_INVALID, "%s: hand the folder to the sandbox's user", part);
+                weft_fail_errno(err, WEFT_E_INVALID, "%s: hand the folder to the sandbox's user",
+                                part);
                 close(next);
                 close(dir);
                 return WEFT_E_INVALID;
@@ -152,7 +166,8 @@ static weft_status open_parent(int root, const char *path, int *out_fd, weft_err
 }
 
 /* A regular file with one name, or nothing, may be replaced. */
-static weft_status check_target(int dir, const char *name, const char *path, bool *out_replaced, weft_error *err)
+static weft_status check_target(int dir, const char *name, const char *path, bool *out_replaced,
+                                weft_error *err)
 {
     struct stat st;
     if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
@@ -162,16 +177,19 @@ static weft_status check_target(int dir, const char *name, const char *path, boo
     }
     if (S_ISDIR(st.st_mode)) return weft_fail(err, WEFT_E_INVALID, "%s: this is a folder", path);
     if (S_ISLNK(st.st_mode))
-        return weft_fail(err, WEFT_E_INVALID, "%s: this is a symbolic link, and links are not followed", path);
-    if (!S_ISREG(st.st_mode)) return weft_fail(err, WEFT_E_INVALID, "%s: this is no regular file", path);
+        return weft_fail(err, WEFT_E_INVALID,
+                         "%s: this is a symbolic link, and links are not followed", path);
+    if (!S_ISREG(st.st_mode))
+        return weft_fail(err, WEFT_E_INVALID, "%s: this is no regular file", path);
     if (st.st_nlink != 1)
-        return weft_fail(err, WEFT_E_INVALID, "%s: the file has a second name (a hard link), and is not trusted", path);
+        return weft_fail(err, WEFT_E_INVALID,
+                         "%s: the file has a second name (a hard link), and is not trusted", path);
     *out_replaced = true;
     return WEFT_OK;
 }
 
-weft_status workspace_write(int root, const char *path, const void *bytes, size_t n, bool *out_replaced,
-                            weft_error *err)
+weft_status workspace_write(int root, const char *path, const void *bytes, size_t n,
+                            bool *out_replaced, weft_error *err)
 {
     char temp[64];
     uint64_t unique;
@@ -276,7 +294,8 @@ static void walk_directory(walk *w, int fd, int depth)
     w->entries += n;
     for (size_t i = 0; i < n && !w->stopped && !w->failed; i++) {
         workspace_entry entry;
-        if (fstatat(own, names[i], &entry.stat, AT_SYMLINK_NOFOLLOW) != 0) continue; /* gone meanwhile */
+        if (fstatat(own, names[i], &entry.stat, AT_SYMLINK_NOFOLLOW) != 0)
+            continue; /* gone meanwhile */
         if (length) weft_buffer_putc(&w->path, '/');
         weft_buffer_puts(&w->path, names[i]);
         entry.path = weft_buffer_str(&w->path);
@@ -294,8 +313,8 @@ static void walk_directory(walk *w, int fd, int depth)
     names_free(names, n);
 }
 
-weft_status workspace_walk(int root, const char *path, workspace_visit visit, void *context, bool *out_whole,
-                           weft_error *err)
+weft_status workspace_walk(int root, const char *path, workspace_visit visit, void *context,
+                           bool *out_whole, weft_error *err)
 {
     int fd = open_beneath(root, path, O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0) return fail_open(path, err);
@@ -348,8 +367,9 @@ static bool note_file(void *context, const workspace_entry *entry)
     }
     char *path = strdup(entry->path);
     if (!path) goto fail;
-    s->file[s->n++] = (file_state){path, entry->stat.st_ino, (uint64_t)entry->stat.st_size,
-                                   entry->stat.st_ctim.tv_sec * 1000000000LL + entry->stat.st_ctim.tv_nsec};
+    s->file[s->n++] =
+        (file_state){path, entry->stat.st_ino, (uint64_t)entry->stat.st_size,
+                     entry->stat.st_ctim.tv_sec * 1000000000LL + entry->stat.st_ctim.tv_nsec};
     return true;
 fail:
     s->failed = true;
@@ -388,12 +408,14 @@ void workspace_state_free(workspace_state *state)
 
 static bool is_unchanged(const workspace_state *before, const file_state *now)
 {
-    const file_state *then = before->n ? bsearch(now, before->file, before->n, sizeof *now, by_path) : NULL;
-    return then && then->inode == now->inode && then->size == now->size && then->changed_ns == now->changed_ns;
+    const file_state *then =
+        before->n ? bsearch(now, before->file, before->n, sizeof *now, by_path) : NULL;
+    return then && then->inode == now->inode && then->size == now->size &&
+           then->changed_ns == now->changed_ns;
 }
 
-cJSON *workspace_state_changes(const workspace_state *before, const workspace_state *after, size_t limit,
-                               size_t *out_count)
+cJSON *workspace_state_changes(const workspace_state *before, const workspace_state *after,
+                               size_t limit, size_t *out_count)
 {
     cJSON *list = cJSON_CreateArray();
     *out_count = 0;
@@ -402,7 +424,8 @@ cJSON *workspace_state_changes(const workspace_state *before, const workspace_st
         weft_buffer name = WEFT_BUFFER_INIT;
         cJSON *entry = cJSON_CreateObject();
         workspace_put_name(after->file[i].path, &name);
-        bool ok = entry && !name.failed && cJSON_AddStringToObject(entry, "name", weft_buffer_str(&name)) &&
+        bool ok = entry && !name.failed &&
+                  cJSON_AddStringToObject(entry, "name", weft_buffer_str(&name)) &&
                   cJSON_AddNumberToObject(entry, "bytes", (double)after->file[i].size) &&
                   cJSON_AddItemToArray(list, entry);
         weft_buffer_free(&name);

@@ -81,6 +81,16 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(200, "text/plain", "".join(f"{k}: {v}\n" for k, v in self.headers.items()).encode())
         if url.path == "/search":
             return self.search(parse_qs(url.query))
+        if url.path == "/endless":
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain")
+            self.end_headers()
+            try:
+                while True:
+                    self.wfile.write(b"x" * 65536)
+                    time.sleep(0.01)
+            except OSError:
+                return None
         if url.path == "/silent":
             return time.sleep(60)
         if url.path == "/drip":

@@ -1,4 +1,5 @@
-/* code_run in the real sandbox: results as a model reads them, limits, files, what the program cannot do. */
+/* code_run in the real sandbox: results as a model reads them, limits, files, what the program
+ * cannot do. */
 #include "tests/tools/tools_test.h"
 
 #include <pthread.h>
@@ -33,7 +34,8 @@ static weft_tool_result run_code(const char *language, const char *code)
 static void code_holds(const char *language, const char *code, bool error, const char *part)
 {
     weft_tool_result r = run_code(language, code);
-    if (r.error != error || !strstr(r.text, part)) fail_msg("%s\n-> %s%s\nwithout: %s", code, r.error ? "(error) " : "", r.text, part);
+    if (r.error != error || !strstr(r.text, part))
+        fail_msg("%s\n-> %s%s\nwithout: %s", code, r.error ? "(error) " : "", r.text, part);
     weft_tool_result_free(&r);
 }
 
@@ -41,43 +43,59 @@ static void three_languages(void **state)
 {
     code_gives("python", "print(6 * 7)", false, "42");
     code_gives("python", "import sys\nprint(sys.version_info[0], __name__)", false, "3 __main__");
-    code_gives("c", "#include <stdio.h>\n#include <math.h>\nint main(void) { printf(\"%.3f\\n\", sqrt(2)); return 0; }", false, "1.414");
+    code_gives("c",
+               "#include <stdio.h>\n#include <math.h>\nint main(void) { printf(\"%.3f\\n\", "
+               "sqrt(2)); return 0; }",
+               false, "1.414");
     code_gives("shell", "for i in 1 2 3; do echo $((i * i)); done", false, "1\n4\n9");
     code_gives("python", "pass", false, "[no output, exit status 0]");
-    call_gives(&s, "code_run", "{\"language\":\"python\",\"code\":\"print(input()[::-1])\",\"stdin\":\"abc\\n\"}", false, "cba");
-    call_gives(&s, "code_run", "{\"language\":\"c\",\"code\":\"#include <stdio.h>\\nint main(void){int c=getchar();printf(\\\"%c\\\",c);}\",\"stdin\":\"z\"}", false, "z");
+    call_gives(&s, "code_run",
+               "{\"language\":\"python\",\"code\":\"print(input()[::-1])\",\"stdin\":\"abc\\n\"}",
+               false, "cba");
+    call_gives(&s, "code_run",
+               "{\"language\":\"c\",\"code\":\"#include <stdio.h>\\nint main(void){int "
+               "c=getchar();printf(\\\"%c\\\",c);}\",\"stdin\":\"z\"}",
+               false, "z");
 }
 
 static void failures_show_what_a_model_needs(void **state)
 {
     code_gives("python", "print('before')\nx = 1 / 0", true,
-               "error: exit status 1\nstdout:\nbefore\nstderr:\nTraceback (most recent call last):\n  File \"/code/main.py\", line 2, in "
+               "error: exit status 1\nstdout:\nbefore\nstderr:\nTraceback (most recent call "
+               "last):\n  File \"/code/main.py\", line 2, in "
                "<module>\n    x = 1 / 0\n        ~~^~~\nZeroDivisionError: division by zero");
     code_holds("python", "def f(:\n  pass", true, "SyntaxError");
     code_gives("python", "import sys; sys.exit(3)", true, "error: exit status 3");
     code_holds("c", "int main(void) { return undeclared; }", true, "main.c:1:25: error: ");
-    code_holds("c", "int main(void) { int *p = 0; return *p; }", true, "it was ended by signal 11 (Segmentation fault)");
+    code_holds("c", "int main(void) { int *p = 0; return *p; }", true,
+               "it was ended by signal 11 (Segmentation fault)");
     code_gives("shell", "echo out; echo err >&2", false, "stdout:\nout\nstderr:\nerr");
     code_holds("shell", "exit 7", true, "exit status 7");
 }
 
 static void the_workspace_lasts(void **state)
 {
-    code_gives("python", "open('a.txt', 'w').write('hello')\nprint('done')", false, "done\nfiles written: a.txt (5 bytes)");
+    code_gives("python", "open('a.txt', 'w').write('hello')\nprint('done')", false,
+               "done\nfiles written: a.txt (5 bytes)");
     code_gives("shell", "cat a.txt", false, "hello");
     code_gives("shell", "cat a.txt; printf ' world' >> a.txt; mkdir -p d; echo 1 > d/b", false,
                "hello\nfiles written: a.txt (11 bytes), d/b (2 bytes)");
     call_gives(&s, "read_file", "{\"path\":\"a.txt\"}", false, "hello world");
-    call_gives(&s, "write_file", "{\"path\":\"helper.py\",\"content\":\"def double(x):\\n    return 2 * x\\n\"}", false,
-               "wrote helper.py: 32 bytes");
-    weft_tool_result r = run_code("python", "import helper\nprint(helper.double(21))"); /* own modules can be imported */
+    call_gives(&s, "write_file",
+               "{\"path\":\"helper.py\",\"content\":\"def double(x):\\n    return 2 * x\\n\"}",
+               false, "wrote helper.py: 32 bytes");
+    weft_tool_result r = run_code(
+        "python", "import helper\nprint(helper.double(21))"); /* own modules can be imported */
     assert_memory_equal(r.text, "42", 2);
     weft_tool_result_free(&r);
     /* but none takes the place of the library's */
-    call_gives(&s, "write_file", "{\"path\":\"random.py\",\"content\":\"raise SystemExit('shadowed')\\n\"}", false, "wrote random.py: 29 bytes");
+    call_gives(&s, "write_file",
+               "{\"path\":\"random.py\",\"content\":\"raise SystemExit('shadowed')\\n\"}", false,
+               "wrote random.py: 29 bytes");
     code_gives("python", "import random\nprint(random.Random(1).random() < 1)", false, "True");
     /* what we write, a program can change, and what it writes, we can read */
-    code_gives("shell", "echo more >> helper.py && tail -1 helper.py", false, "more\nfiles written: helper.py (37 bytes)");
+    code_gives("shell", "echo more >> helper.py && tail -1 helper.py", false,
+               "more\nfiles written: helper.py (37 bytes)");
     code_gives("shell", "touch -d 2001-01-01 d/b", false, "files written: d/b (2 bytes)");
     /* many files are counted, not listed */
     code_holds("shell", "for i in $(seq 100 150); do echo $i > f$i; done", false, " and 31 more");
@@ -85,7 +103,8 @@ static void the_workspace_lasts(void **state)
 
 static void facts_are_for_the_trace(void **state)
 {
-    weft_tool_result r = run_code("python", "import sys\nprint('x')\nprint('y', file=sys.stderr)\nopen('f', 'w').write('z')");
+    weft_tool_result r = run_code(
+        "python", "import sys\nprint('x')\nprint('y', file=sys.stderr)\nopen('f', 'w').write('z')");
     assert_false(r.error);
     assert_string_equal(r.stderr_text, "y");
     assert_int_equal(weft_json_int(r.facts, "exit", -1), 0);
@@ -126,8 +145,12 @@ static void limits_say_which(void **state)
 
 static void any_bytes_become_text(void **state)
 {
-    code_gives("python", "import sys\nsys.stdout.buffer.write(b'a\\0b\\xffc\\n')", false, "a\xef\xbf\xbd" "b\xef\xbf\xbd" "c");
-    code_gives("shell", "printf '\\033[31mred'", false, "\x1b[31mred"); /* terminals are protected where they are written to */
+    code_gives("python", "import sys\nsys.stdout.buffer.write(b'a\\0b\\xffc\\n')", false,
+               "a\xef\xbf\xbd"
+               "b\xef\xbf\xbd"
+               "c");
+    code_gives("shell", "printf '\\033[31mred'", false,
+               "\x1b[31mred"); /* terminals are protected where they are written to */
 }
 
 static void nothing_outside_is_reached(void **state)
@@ -136,7 +159,8 @@ static void nothing_outside_is_reached(void **state)
     code_holds("shell", "cat /etc/shadow /root/.bashrc", true, "No such file");
     code_holds("shell", "echo x > /usr/x", true, "exit status");
     code_holds("shell", "echo x > /code/main.sh", true, "exit status");
-    code_holds("python", "import socket\nsocket.create_connection(('127.0.0.1', 1), 2)", true, "Error");
+    code_holds("python", "import socket\nsocket.create_connection(('127.0.0.1', 1), 2)", true,
+               "Error");
     weft_buffer code = WEFT_BUFFER_INIT;
     weft_buffer_printf(&code, "ls %s; cat %s/secret.txt ../secret.txt", s.dir, s.dir);
     weft_tool_result r = run_code("shell", code.data);
@@ -145,7 +169,8 @@ static void nothing_outside_is_reached(void **state)
     weft_tool_result_free(&r);
     weft_buffer_free(&code);
     /* links that it leaves lead nowhere for us */
-    call_gives(&s, "write_file", "{\"path\":\"a.txt\",\"content\":\"a\"}", false, "wrote a.txt: 1 bytes");
+    call_gives(&s, "write_file", "{\"path\":\"a.txt\",\"content\":\"a\"}", false,
+               "wrote a.txt: 1 bytes");
     code_holds("shell", "ln -s /etc/passwd link; ln -s .. up; ln a.txt hard", false, "");
     call_holds(&s, "read_file", "{\"path\":\"link\"}", true, "symbolic link");
     call_holds(&s, "list_files", "{\"path\":\"up\"}", true, "symbolic link");
@@ -170,7 +195,8 @@ static void interruption_ends_it(void **state)
     cJSON_AddStringToObject(arguments, "language", "shell");
     cJSON_AddStringToObject(arguments, "code", "sleep 100");
     assert_int_equal(pthread_create(&thread, NULL, cancel_soon, NULL), 0);
-    assert_int_equal(weft_toolset_call(s.set, "code_run", arguments, &cancel, &r, &err), WEFT_E_INTERRUPTED);
+    assert_int_equal(weft_toolset_call(s.set, "code_run", arguments, &cancel, &r, &err),
+                     WEFT_E_INTERRUPTED);
     pthread_join(thread, NULL);
     cJSON_Delete(arguments);
 }
@@ -185,7 +211,8 @@ static void *call_one(void *context)
 {
     parallel_call *p = context;
     char json[128];
-    snprintf(json, sizeof json, "{\"language\":\"python\",\"code\":\"print(%d * 1000)\"}", p->number);
+    snprintf(json, sizeof json, "{\"language\":\"python\",\"code\":\"print(%d * 1000)\"}",
+             p->number);
     weft_tool_result r = call_json(&s, "code_run", json);
     snprintf(p->text, sizeof p->text, "%s", r.text);
     weft_tool_result_free(&r);

@@ -8,12 +8,15 @@ static void unknown_tools_are_named(void **state)
     weft_error err;
     cJSON *arguments = cJSON_CreateObject();
     assert_int_equal(weft_toolset_check(s.set, "calculater", arguments, &err), WEFT_E_INVALID);
-    assert_string_equal(err.message, "there is no tool named \"calculater\": the tools are calculator, code_run, web_search, "
-                                     "web_fetch, read_file, write_file, list_files");
+    assert_string_equal(
+        err.message,
+        "there is no tool named \"calculater\": the tools are calculator, code_run, web_search, "
+        "web_fetch, read_file, write_file, list_files");
     assert_int_equal(weft_toolset_check(s.set, NULL, arguments, &err), WEFT_E_INVALID);
     assert_int_equal(weft_toolset_check(s.set, "", arguments, &err), WEFT_E_INVALID);
     cJSON_Delete(arguments);
-    call_holds(&s, "Calculator", "{}", true, "error: there is no tool named \"Calculator\": the tools are calculator,");
+    call_holds(&s, "Calculator", "{}", true,
+               "error: there is no tool named \"Calculator\": the tools are calculator,");
     scene_set(&s, (weft_toolset_options){0}, NULL);
     call_gives(&s, "x", "{}", true, "error: there is no tool named \"x\": no tools are offered");
 }
@@ -27,7 +30,8 @@ static size_t must_refuse(const char *name, const cJSON *arguments, const char *
     if (arguments) weft_json_compact(arguments, &shown);
     if (weft_toolset_check(s.set, name, arguments, &err) != WEFT_E_INVALID)
         fail_msg("%s accepted %s", name, weft_buffer_str(&shown));
-    if (strncmp(err.message, name, strlen(name)) != 0 || !strstr(err.message, "It takes ") || !strstr(err.message, part))
+    if (strncmp(err.message, name, strlen(name)) != 0 || !strstr(err.message, "It takes ") ||
+        !strstr(err.message, part))
         fail_msg("%s %s: %s", name, weft_buffer_str(&shown), err.message);
     assert_int_equal(weft_toolset_call(s.set, name, arguments, NULL, &result, &err), WEFT_OK);
     assert_true(result.error);
@@ -37,8 +41,8 @@ static size_t must_refuse(const char *name, const cJSON *arguments, const char *
     return 1;
 }
 
-/* For every built-in tool: no object at all, each required member missing, each member of each wrong type,
- * out of its bounds, an unknown member. */
+/* For every built-in tool: no object at all, each required member missing, each member of each
+ * wrong type, out of its bounds, an unknown member. */
 static void malformed_calls_are_refused_with_path_and_rule(void **state)
 {
     static const char *const good[][2] = {
@@ -50,7 +54,8 @@ static void malformed_calls_are_refused_with_path_and_rule(void **state)
         {"write_file", "{\"path\":\"a\",\"content\":\"x\"}"},
         {"list_files", "{\"path\":\"a\"}"},
     };
-    static const char *const values[] = {"null", "true", "false", "7", "-1", "1.5", "\"x\"", "[]", "[\"x\"]", "{}", "{\"x\":1}"};
+    static const char *const values[] = {"null",  "true", "false",   "7",  "-1",       "1.5",
+                                         "\"x\"", "[]",   "[\"x\"]", "{}", "{\"x\":1}"};
     size_t calls = 0;
     for (size_t t = 0; t < 7; t++) {
         cJSON *base = NULL;
@@ -71,10 +76,12 @@ static void malformed_calls_are_refused_with_path_and_rule(void **state)
             snprintf(key, sizeof key, "%s", member->string);
             bool text = cJSON_IsString(member);
             for (size_t v = 0; v < sizeof values / sizeof *values; v++) {
-                bool fits = text ? values[v][0] == '"' && strcmp(key, "language") != 0 : strcmp(values[v], "7") == 0;
+                bool fits = text ? values[v][0] == '"' && strcmp(key, "language") != 0
+                                 : strcmp(values[v], "7") == 0;
                 if (fits) continue;
                 cJSON *copy = cJSON_Duplicate(base, true), *value = NULL;
-                assert_int_equal(weft_json_parse(values[v], strlen(values[v]), &value, NULL), WEFT_OK);
+                assert_int_equal(weft_json_parse(values[v], strlen(values[v]), &value, NULL),
+                                 WEFT_OK);
                 cJSON_ReplaceItemInObjectCaseSensitive(copy, key, value);
                 calls += must_refuse(good[t][0], copy, key);
                 cJSON_Delete(copy);
@@ -96,15 +103,19 @@ static void malformed_calls_are_refused_with_path_and_rule(void **state)
 static void refusals_read_well(void **state)
 {
     call_holds(&s, "calculator", "{\"expresion\":\"1\"}", true, ". It takes expression (string)");
-    call_holds(&s, "read_file", "{\"path\":1}", true, "It takes path (string), first_line (integer, optional), max_lines (integer, optional)");
+    call_holds(
+        &s, "read_file", "{\"path\":1}", true,
+        "It takes path (string), first_line (integer, optional), max_lines (integer, optional)");
     call_holds(&s, "web_search", "{\"query\":\"x\",\"max_results\":100}", true, "/max_results");
 }
 
 static void the_calculator_needs_no_sandbox(void **state)
 {
     call_gives(&s, "calculator", "{\"expression\":\"123+45\"}", false, "168");
-    call_gives(&s, "calculator", "{\"expression\":\"1/0\"}", true, "error: at column 2: division by zero");
-    call_holds(&s, "code_run", "{\"language\":\"python\",\"code\":\"print(1)\"}", true, "needs the sandbox");
+    call_gives(&s, "calculator", "{\"expression\":\"1/0\"}", true,
+               "error: at column 2: division by zero");
+    call_holds(&s, "code_run", "{\"language\":\"python\",\"code\":\"print(1)\"}", true,
+               "needs the sandbox");
     call_holds(&s, "web_fetch", "{\"url\":\"http://127.0.0.1/\"}", true, "needs the sandbox");
     call_holds(&s, "web_search", "{\"query\":\"x\"}", true, "--docs DIR");
     weft_tool_result r = call_json(&s, "calculator", "{\"expression\":\"2^64\"}");
@@ -126,8 +137,12 @@ static void long_results_lose_their_middle(void **state)
     assert_false(r.error);
     assert_true(strlen(r.text) <= 16 << 10);
     assert_true(strlen(r.text) > 15 << 10);
-    assert_memory_equal(r.text, "\xe2\x82\xac" "00000\n", 9);
-    assert_string_equal(r.text + strlen(r.text) - 8, "\xe2\x82\xac" "19999");
+    assert_memory_equal(r.text,
+                        "\xe2\x82\xac"
+                        "00000\n",
+                        9);
+    assert_string_equal(r.text + strlen(r.text) - 8, "\xe2\x82\xac"
+                                                     "19999");
     assert_non_null(strstr(r.text, " of 179,999 bytes are left out here ...]"));
     assert_int_equal(r.n_full, text.size - 1); /* the last newline goes */
     assert_memory_equal(r.full, text.data, r.n_full);
@@ -159,7 +174,8 @@ static void an_interrupted_call_says_so(void **state)
     volatile int cancel = 1;
     cJSON *arguments = NULL;
     assert_int_equal(weft_json_parse("{\"expression\":\"1\"}", 18, &arguments, NULL), WEFT_OK);
-    assert_int_equal(weft_toolset_call(s.set, "calculator", arguments, &cancel, &r, &err), WEFT_E_INTERRUPTED);
+    assert_int_equal(weft_toolset_call(s.set, "calculator", arguments, &cancel, &r, &err),
+                     WEFT_E_INTERRUPTED);
     cJSON_Delete(arguments);
 }
 

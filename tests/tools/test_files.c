@@ -1,5 +1,5 @@
-/* The file tools against a hostile workspace. Each attack has a secret outside that must not be read, and
- * a file outside that must not change. */
+/* The file tools against a hostile workspace. Each attack has a secret outside that must not be
+ * read, and a file outside that must not change. */
 #include "tests/tools/tools_test.h"
 
 #include <fcntl.h>
@@ -27,30 +27,44 @@ static void assert_outside_untouched(void)
 
 static void files_are_read_and_written(void **state)
 {
-    call_gives(&s, "write_file", "{\"path\":\"a/b/c.txt\",\"content\":\"one\\ntwo\\nthree\\n\"}", false, "wrote a/b/c.txt: 14 bytes");
+    call_gives(&s, "write_file", "{\"path\":\"a/b/c.txt\",\"content\":\"one\\ntwo\\nthree\\n\"}",
+               false, "wrote a/b/c.txt: 14 bytes");
     call_gives(&s, "read_file", "{\"path\":\"a/b/c.txt\"}", false, "one\ntwo\nthree");
     call_gives(&s, "read_file", "{\"path\":\"/work/a/b/c.txt\"}", false, "one\ntwo\nthree");
     call_gives(&s, "read_file", "{\"path\":\"./a/../a/b/c.txt\"}", false, "one\ntwo\nthree");
     call_gives(&s, "read_file", "{\"path\":\"a/b/c.txt\",\"first_line\":2,\"max_lines\":1}", false,
                "two\n[1 more lines: read on with first_line 3]");
-    call_gives(&s, "read_file", "{\"path\":\"a/b/c.txt\",\"first_line\":9}", false, "[the file has 3 lines]");
-    call_gives(&s, "write_file", "{\"path\":\"a/b/c.txt\",\"content\":\"\"}", false, "replaced a/b/c.txt: 0 bytes");
+    call_gives(&s, "read_file", "{\"path\":\"a/b/c.txt\",\"first_line\":9}", false,
+               "[the file has 3 lines]");
+    call_gives(&s, "write_file", "{\"path\":\"a/b/c.txt\",\"content\":\"\"}", false,
+               "replaced a/b/c.txt: 0 bytes");
     call_gives(&s, "read_file", "{\"path\":\"a/b/c.txt\"}", false, "[the file is empty]");
-    call_gives(&s, "write_file", "{\"path\":\"z.txt\",\"content\":\"h\\u00e9\"}", false, "wrote z.txt: 3 bytes");
+    call_gives(&s, "write_file", "{\"path\":\"z.txt\",\"content\":\"h\\u00e9\"}", false,
+               "wrote z.txt: 3 bytes");
     call_gives(&s, "list_files", "{}", false, "a/\na/b/\na/b/c.txt  0 bytes\nz.txt  3 bytes");
     call_gives(&s, "list_files", "{\"path\":\"a\"}", false, "b/\nb/c.txt  0 bytes");
-    call_gives(&s, "list_files", "{\"path\":\"/work\"}", false, "a/\na/b/\na/b/c.txt  0 bytes\nz.txt  3 bytes");
+    call_gives(&s, "list_files", "{\"path\":\"/work\"}", false,
+               "a/\na/b/\na/b/c.txt  0 bytes\nz.txt  3 bytes");
     struct stat st;
     char path[512];
     path_in(s.workspace, "a/b/c.txt", path, sizeof path);
     assert_int_equal(stat(path, &st), 0);
-    assert_int_equal(st.st_uid, weft_sandbox_uid()); /* so that programs of the sandbox can change it */
+    assert_int_equal(st.st_uid,
+                     weft_sandbox_uid()); /* so that programs of the sandbox can change it */
 }
 
 static void paths_stay_in_the_workspace(void **state)
 {
-    static const char *const out[] = {"../secret.txt", "/etc/passwd", "a/../../secret.txt", "../work/../secret.txt", "//etc/passwd",
-                                      "/work/../secret.txt", "..", "./../secret.txt", "/", "/proc/self/root/etc/passwd"};
+    static const char *const out[] = {"../secret.txt",
+                                      "/etc/passwd",
+                                      "a/../../secret.txt",
+                                      "../work/../secret.txt",
+                                      "//etc/passwd",
+                                      "/work/../secret.txt",
+                                      "..",
+                                      "./../secret.txt",
+                                      "/",
+                                      "/proc/self/root/etc/passwd"};
     char inside[512];
     path_in(s.workspace, "a", inside, sizeof inside);
     assert_int_equal(mkdir(inside, 0755), 0);
@@ -64,7 +78,8 @@ static void paths_stay_in_the_workspace(void **state)
         snprintf(json, sizeof json, "{\"path\":\"%s/new.txt\",\"content\":\"new\"}", out[i]);
         call_holds(&s, "write_file", json, true, "error: ");
     }
-    call_holds(&s, "read_file", "{\"path\":\"../secret.txt\"}", true, "the path leaves the workspace");
+    call_holds(&s, "read_file", "{\"path\":\"../secret.txt\"}", true,
+               "the path leaves the workspace");
     assert_outside_untouched();
 }
 
@@ -80,7 +95,9 @@ static void links_are_not_followed(void **state)
     put_link("/proc/self/root", "magic");
     put_text(s.workspace, "real.txt", "real");
     put_link("real.txt", "inside");
-    static const char *const paths[] = {"absolute", "relative", "up/secret.txt", "chain/secret.txt", "dangling", "magic/etc/passwd", "inside"};
+    static const char *const paths[] = {
+        "absolute", "relative",         "up/secret.txt", "chain/secret.txt",
+        "dangling", "magic/etc/passwd", "inside"};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         char json[256];
         snprintf(json, sizeof json, "{\"path\":\"%s\"}", paths[i]);
@@ -88,7 +105,8 @@ static void links_are_not_followed(void **state)
         snprintf(json, sizeof json, "{\"path\":\"%s\",\"content\":\"changed\"}", paths[i]);
         call_holds(&s, "write_file", json, true, "symbolic link");
     }
-    call_holds(&s, "write_file", "{\"path\":\"up/new.txt\",\"content\":\"new\"}", true, "symbolic link");
+    call_holds(&s, "write_file", "{\"path\":\"up/new.txt\",\"content\":\"new\"}", true,
+               "symbolic link");
     call_holds(&s, "list_files", "{\"path\":\"up\"}", true, "symbolic link");
     call_holds(&s, "list_files", "{}", false, "up  symbolic link");
     call_gives(&s, "read_file", "{\"path\":\"real.txt\"}", false, "real");
@@ -102,7 +120,8 @@ static void second_names_are_refused(void **state)
     path_in(s.workspace, "hard", path, sizeof path);
     assert_int_equal(link(secret, path), 0);
     call_holds(&s, "read_file", "{\"path\":\"hard\"}", true, "second name (a hard link)");
-    call_holds(&s, "write_file", "{\"path\":\"hard\",\"content\":\"changed\"}", true, "second name (a hard link)");
+    call_holds(&s, "write_file", "{\"path\":\"hard\",\"content\":\"changed\"}", true,
+               "second name (a hard link)");
     assert_outside_untouched();
 }
 
@@ -113,11 +132,14 @@ static void only_regular_files(void **state)
     assert_int_equal(mkfifo(path, 0666), 0);
     path_in(s.workspace, "folder", path, sizeof path);
     assert_int_equal(mkdir(path, 0755), 0);
-    call_holds(&s, "read_file", "{\"path\":\"pipe\"}", true, "no regular file"); /* and does not wait for a writer */
+    call_holds(&s, "read_file", "{\"path\":\"pipe\"}", true,
+               "no regular file"); /* and does not wait for a writer */
     call_holds(&s, "write_file", "{\"path\":\"pipe\",\"content\":\"x\"}", true, "no regular file");
     call_holds(&s, "read_file", "{\"path\":\"folder\"}", true, "this is a folder");
-    call_holds(&s, "write_file", "{\"path\":\"folder\",\"content\":\"x\"}", true, "this is a folder");
-    call_holds(&s, "write_file", "{\"path\":\"folder/\",\"content\":\"x\"}", true, "must end in a file name");
+    call_holds(&s, "write_file", "{\"path\":\"folder\",\"content\":\"x\"}", true,
+               "this is a folder");
+    call_holds(&s, "write_file", "{\"path\":\"folder/\",\"content\":\"x\"}", true,
+               "must end in a file name");
     call_holds(&s, "read_file", "{\"path\":\"none.txt\"}", true, "no such file");
     put_text(s.workspace, "file", "x");
     call_holds(&s, "read_file", "{\"path\":\"file/below\"}", true, "no folder");
@@ -143,7 +165,12 @@ static void listings_are_bounded_and_escaped(void **state)
         assert_int_equal(mkdir(path, 0755), 0);
         strcat(path, "/d");
     }
-    call_holds(&s, "list_files", "{}", false, "[... and more: list one folder of it]");
+    weft_tool_result deep = call_json(&s, "list_files", "{}");
+    assert_non_null(strstr(deep.text, "[... and more: list one folder of it]"));
+    size_t lines = 0;
+    for (const char *p = deep.text; (p = strchr(p, '\n')); p++) lines++;
+    assert_int_equal(lines, 33); /* the file, 32 folders, the last line */
+    weft_tool_result_free(&deep);
     for (int i = 0; i < 1200; i++) {
         char name[32];
         snprintf(name, sizeof name, "f%04d", i);
@@ -169,7 +196,8 @@ static void without_a_workspace(void **state)
     scene alone = {.set = bare};
     call_gives(&alone, "read_file", "{\"path\":\"a\"}", true, "error: there is no workspace here");
     call_gives(&alone, "list_files", "{}", true, "error: there is no workspace here");
-    call_gives(&alone, "write_file", "{\"path\":\"a\",\"content\":\"\"}", true, "error: there is no workspace here");
+    call_gives(&alone, "write_file", "{\"path\":\"a\",\"content\":\"\"}", true,
+               "error: there is no workspace here");
     weft_toolset_free(bare);
 }
 

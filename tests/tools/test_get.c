@@ -13,9 +13,13 @@
 
 static test_server server;
 
-static weft_status get(const char *url, bool allow_private, bool trust_first, get_reply *out, weft_error *err)
+static weft_status get(const char *url, bool allow_private, bool trust_first, get_reply *out,
+                       weft_error *err)
 {
-    get_request request = {.url = url, .timeout_ms = 20000, .max_bytes = 1 << 20, .allow_private = allow_private,
+    get_request request = {.url = url,
+                           .timeout_ms = 20000,
+                           .max_bytes = 1 << 20,
+                           .allow_private = allow_private,
                            .trust_first = trust_first};
     return web_get(&request, out, err);
 }
@@ -42,19 +46,65 @@ static void addresses_are_classed(void **state)
         const char *address;
         bool is_public;
     } table[] = {
-        {"8.8.8.8", true}, {"1.1.1.1", true}, {"93.184.216.34", true}, {"172.15.255.255", true}, {"172.32.0.0", true},
-        {"100.63.255.255", true}, {"100.128.0.0", true}, {"198.17.255.255", true}, {"198.20.0.0", true}, {"223.255.255.255", true},
-        {"0.0.0.0", false}, {"0.1.2.3", false}, {"10.0.0.1", false}, {"10.255.255.255", false}, {"100.64.0.1", false},
-        {"100.127.255.255", false}, {"127.0.0.1", false}, {"127.255.255.254", false}, {"169.254.169.254", false},
-        {"172.16.0.1", false}, {"172.31.255.255", false}, {"192.0.0.8", false}, {"192.0.2.1", false}, {"192.168.1.1", false},
-        {"192.88.99.1", false}, {"198.18.0.1", false}, {"198.19.255.255", false}, {"198.51.100.7", false}, {"203.0.113.9", false},
-        {"224.0.0.1", false}, {"239.255.255.255", false}, {"240.0.0.1", false}, {"255.255.255.255", false},
-        {"2606:4700:4700::1111", true}, {"2a00:1450::1", true}, {"2002:808:808::1", true}, {"::ffff:8.8.8.8", true},
-        {"64:ff9b::808:808", true}, {"::", false}, {"::1", false}, {"::ffff:127.0.0.1", false}, {"::ffff:10.0.0.1", false},
-        {"::ffff:169.254.169.254", false}, {"64:ff9b::7f00:1", false}, {"64:ff9b::a9fe:a9fe", false}, {"64:ff9b:1::1", false},
-        {"2002:7f00:1::", false}, {"2002:c0a8:101::1", false}, {"2001::1", false}, {"2001:db8::1", false}, {"3fff::1", false},
-        {"fc00::1", false}, {"fd00:ec2::254", false}, {"fe80::1", false}, {"fec0::1", false}, {"ff02::1", false}, {"100::1", false},
-        {"5f00::1", false}, {"::127.0.0.1", false},
+        {"8.8.8.8", true},
+        {"1.1.1.1", true},
+        {"93.184.216.34", true},
+        {"172.15.255.255", true},
+        {"172.32.0.0", true},
+        {"100.63.255.255", true},
+        {"100.128.0.0", true},
+        {"198.17.255.255", true},
+        {"198.20.0.0", true},
+        {"223.255.255.255", true},
+        {"0.0.0.0", false},
+        {"0.1.2.3", false},
+        {"10.0.0.1", false},
+        {"10.255.255.255", false},
+        {"100.64.0.1", false},
+        {"100.127.255.255", false},
+        {"127.0.0.1", false},
+        {"127.255.255.254", false},
+        {"169.254.169.254", false},
+        {"172.16.0.1", false},
+        {"172.31.255.255", false},
+        {"192.0.0.8", false},
+        {"192.0.2.1", false},
+        {"192.168.1.1", false},
+        {"192.88.99.1", false},
+        {"198.18.0.1", false},
+        {"198.19.255.255", false},
+        {"198.51.100.7", false},
+        {"203.0.113.9", false},
+        {"224.0.0.1", false},
+        {"239.255.255.255", false},
+        {"240.0.0.1", false},
+        {"255.255.255.255", false},
+        {"2606:4700:4700::1111", true},
+        {"2a00:1450::1", true},
+        {"2002:808:808::1", true},
+        {"::ffff:8.8.8.8", true},
+        {"64:ff9b::808:808", true},
+        {"::", false},
+        {"::1", false},
+        {"::ffff:127.0.0.1", false},
+        {"::ffff:10.0.0.1", false},
+        {"::ffff:169.254.169.254", false},
+        {"64:ff9b::7f00:1", false},
+        {"64:ff9b::a9fe:a9fe", false},
+        {"64:ff9b:1::1", false},
+        {"2002:7f00:1::", false},
+        {"2002:c0a8:101::1", false},
+        {"2001::1", false},
+        {"2001:db8::1", false},
+        {"3fff::1", false},
+        {"fc00::1", false},
+        {"fd00:ec2::254", false},
+        {"fe80::1", false},
+        {"fec0::1", false},
+        {"ff02::1", false},
+        {"100::1", false},
+        {"5f00::1", false},
+        {"::127.0.0.1", false},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         struct sockaddr_in in4 = {.sin_family = AF_INET};
@@ -63,7 +113,8 @@ static void addresses_are_classed(void **state)
         if (!four) assert_int_equal(inet_pton(AF_INET6, table[i].address, &in6.sin6_addr), 1);
         is_public = four ? address_is_public((struct sockaddr *)&in4, sizeof in4)
                          : address_is_public((struct sockaddr *)&in6, sizeof in6);
-        if (is_public != table[i].is_public) fail_msg("%s: %s", table[i].address, is_public ? "public" : "not public");
+        if (is_public != table[i].is_public)
+            fail_msg("%s: %s", table[i].address, is_public ? "public" : "not public");
     }
     struct sockaddr local = {.sa_family = AF_UNIX};
     assert_false(address_is_public(&local, sizeof local));
@@ -72,9 +123,27 @@ static void addresses_are_classed(void **state)
 static void private_addresses_are_refused_however_spelled(void **state)
 {
     static const char *const hosts[] = {
-        "127.0.0.1", "localhost", "LOCALHOST", "[::1]", "[::]", "0x7f000001", "2130706433", "017700000001", "127.1", "0",
-        "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[64:ff9b::7f00:1]", "169.254.169.254", "10.0.0.1", "192.168.0.1", "172.16.0.1",
-        "100.64.0.1", "[fd00::1]", "[fe80::1]", "[2002:7f00:1::]",
+        "127.0.0.1",
+        "localhost",
+        "LOCALHOST",
+        "[::1]",
+        "[::]",
+        "0x7f000001",
+        "2130706433",
+        "017700000001",
+        "127.1",
+        "0",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[64:ff9b::7f00:1]",
+        "169.254.169.254",
+        "10.0.0.1",
+        "192.168.0.1",
+        "172.16.0.1",
+        "100.64.0.1",
+        "[fd00::1]",
+        "[fe80::1]",
+        "[2002:7f00:1::]",
     };
     for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++) {
         char url[128];
@@ -96,7 +165,8 @@ static void redirects_pass_the_same_door(void **state)
     get_reply_free(&reply);
     static const char *const paths[] = {"/to-page", "/to-metadata", "/to-mapped"};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
-        if (get(url_of(paths[i]), false, true, &reply, &err) != WEFT_E_NETWORK) fail_msg("%s was followed", paths[i]);
+        if (get(url_of(paths[i]), false, true, &reply, &err) != WEFT_E_NETWORK)
+            fail_msg("%s was followed", paths[i]);
         if (!strstr(err.message, "private address")) fail_msg("%s: %s", paths[i], err.message);
     }
     snprintf(target, sizeof target, "/to?http://localhost:%d/page", server.port);
@@ -105,7 +175,8 @@ static void redirects_pass_the_same_door(void **state)
     /* schemes and users are refused even where every address is allowed */
     static const char *const bad[] = {"/to-file", "/to-ftp", "/to-user", "/to-gopher"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        if (get(url_of(bad[i]), true, false, &reply, &err) != WEFT_E_NETWORK) fail_msg("%s was followed", bad[i]);
+        if (get(url_of(bad[i]), true, false, &reply, &err) != WEFT_E_NETWORK)
+            fail_msg("%s was followed", bad[i]);
 }
 
 static void redirects_are_counted(void **state)
@@ -124,16 +195,39 @@ static void redirects_are_counted(void **state)
 static void urls_are_checked(void **state)
 {
     static const char *const bad[] = {
-        "", "nonsense", "http://", "http:///x", "file:///etc/passwd", "ftp://example.org/", "gopher://example.org/", "dict://x/",
-        "javascript:alert(1)", "data:text/plain,x", "http://user@127.0.0.1/", "http://u:p@example.org/", "http://exa mple.org/",
-        "http://[::1", "http://127.0.0.1:99999/", "smb://x/y", "ws://x/", "http://\x01/", "//example.org/",
+        "",
+        "nonsense",
+        "http://",
+        "http:///x",
+        "file:///etc/passwd",
+        "ftp://example.org/",
+        "gopher://example.org/",
+        "dict://x/",
+        "javascript:alert(1)",
+        "data:text/plain,x",
+        "http://user@127.0.0.1/",
+        "http://u:p@example.org/",
+        "http://exa mple.org/",
+        "http://[::1",
+        "http://127.0.0.1:99999/",
+        "smb://x/y",
+        "ws://x/",
+        "http://\x01/",
+        "//example.org/",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         get_reply reply;
         weft_error err;
-        if (get(bad[i], true, false, &reply, &err) != WEFT_E_NETWORK) fail_msg("%s was fetched", bad[i]);
+        if (get(bad[i], true, false, &reply, &err) != WEFT_E_NETWORK)
+            fail_msg("%s was fetched", bad[i]);
         assert_true(err.message[0] != '\0');
     }
+    char url[128]; /* this one would be answered */
+    get_reply reply;
+    weft_error err;
+    snprintf(url, sizeof url, "http://user:word@127.0.0.1:%d/page", server.port);
+    assert_int_equal(get(url, true, false, &reply, &err), WEFT_E_NETWORK);
+    assert_non_null(strstr(err.message, "a URL with a user name is not fetched"));
 }
 
 static void sizes_are_bounded(void **state)
@@ -146,6 +240,9 @@ static void sizes_are_bounded(void **state)
     assert_true(reply.cut);
     assert_int_equal(reply.body.size, 1 << 20);
     get_reply_free(&reply);
+    reply = fetch("/endless"); /* what is beyond is not even read */
+    assert_true(reply.cut);
+    get_reply_free(&reply);
     reply = fetch("/plain");
     assert_false(reply.cut);
     get_reply_free(&reply);
@@ -157,7 +254,10 @@ static void slow_servers_are_left(void **state)
     for (size_t i = 0; i < 2; i++) {
         get_reply reply;
         weft_error err;
-        get_request request = {.url = url_of(paths[i]), .timeout_ms = 700, .max_bytes = 1 << 20, .allow_private = true};
+        get_request request = {.url = url_of(paths[i]),
+                               .timeout_ms = 700,
+                               .max_bytes = 1 << 20,
+                               .allow_private = true};
         assert_int_equal(web_get(&request, &reply, &err), WEFT_E_NETWORK);
         assert_non_null(strstr(err.message, "took longer than 1 s"));
     }

@@ -20,14 +20,16 @@ static void finds(const char *query, const char *first)
 {
     docs_hits hits = search(query, 5);
     if (!first && hits.n) fail_msg("%s: found %s", query, hits.hit[0].path);
-    if (first && (!hits.n || strcmp(hits.hit[0].path, first) != 0)) fail_msg("%s: %s", query, hits.n ? hits.hit[0].path : "nothing");
+    if (first && (!hits.n || strcmp(hits.hit[0].path, first) != 0))
+        fail_msg("%s: %s", query, hits.n ? hits.hit[0].path : "nothing");
     docs_hits_free(&hits);
 }
 
 static void copy_docs(void)
 {
     char from[512], command[1200];
-    snprintf(command, sizeof command, "cp -r '%s' '%s'", test_data("tools/docs", from, sizeof from), docs);
+    snprintf(command, sizeof command, "cp -r '%s' '%s'", test_data("tools/docs", from, sizeof from),
+             docs);
     assert_int_equal(system(command), 0);
 }
 
@@ -44,7 +46,7 @@ static void words_find_documents(void **state)
     finds("eckm\xc3\xbchl", "lighthouse.html");
     finds("eckmuhl", "lighthouse.html"); /* accents are folded */
     finds("zeppelin", NULL);
-    finds("zebra", NULL);    /* hidden in the page */
+    finds("zebra", NULL); /* hidden in the page */
     finds("disregard", NULL);
     finds("csv", NULL);
     docs_hits hits = search("tides", 10); /* in the title and more often beats once */
@@ -66,8 +68,11 @@ static void words_find_documents(void **state)
 /* FTS5 has a language of its own; no query may reach it. */
 static void queries_are_only_words(void **state)
 {
-    static const char *const odd[] = {"\"", "'", "tide\"", "tide OR", "NEAR(", "title:tide", "tide*", "-tide", "^tide", "(tide", "tide AND NOT",
-                                      "'; DROP TABLE page; --", "", "   ", "%", "\xff\xfe", "{a b}:c", "tide + table", "\x01", "!!!"};
+    static const char *const odd[] = {
+        "\"",    "'",     "tide\"", "tide OR",  "NEAR(",        "title:tide",
+        "tide*", "-tide", "^tide",  "(tide",    "tide AND NOT", "'; DROP TABLE page; --",
+        "",      "   ",   "%",      "\xff\xfe", "{a b}:c",      "tide + table",
+        "\x01",  "!!!"};
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
         docs_hits hits = search(odd[i], 5);
         docs_hits_free(&hits);
@@ -120,13 +125,16 @@ static void spoil(const char *bytes)
 static void a_damaged_cache_is_built_again(void **state)
 {
     finds("sourdough", "bread.txt");
-    spoil("this is no database at all, and longer than a header of one hundred bytes must be for the test to mean something");
+    spoil("this is no database at all, and longer than a header of one hundred bytes must be for "
+          "the test to mean something");
     finds("sourdough", "bread.txt");
     spoil("");
     finds("sourdough", "bread.txt");
     char command[600];
-    snprintf(command, sizeof command, "python3 -c \"import sqlite3,glob;c=sqlite3.connect(glob.glob('%s/*.db')[0]);"
-             "c.execute('PRAGMA user_version=77');c.execute('DROP TABLE page')\"", cache);
+    snprintf(command, sizeof command,
+             "python3 -c \"import sqlite3,glob;c=sqlite3.connect(glob.glob('%s/*.db')[0]);"
+             "c.execute('PRAGMA user_version=77');c.execute('DROP TABLE page')\"",
+             cache);
     assert_int_equal(system(command), 0);
     finds("sourdough", "bread.txt");
     /* a cache that cannot be made is said; without one the index lives in memory */
@@ -141,7 +149,9 @@ static void a_damaged_cache_is_built_again(void **state)
 
 static void documents_are_read_inside_the_folder_only(void **state)
 {
-    static const char *const out[] = {"../secret.txt", "/etc/passwd", "guide/../../secret.txt", "link.md", "up/secret.txt", ".", "none.md"};
+    static const char *const out[] = {"../secret.txt", "/etc/passwd",   "guide/../../secret.txt",
+                                      "link.md",       "up/secret.txt", ".",
+                                      "none.md"};
     char path[256];
     put_text(s.dir, "secret.txt", "zebra secret");
     path_in(docs, "link.md", path, sizeof path);
@@ -151,7 +161,8 @@ static void documents_are_read_inside_the_folder_only(void **state)
     for (size_t i = 0; i < sizeof out / sizeof *out; i++) {
         weft_buffer title = WEFT_BUFFER_INIT, text = WEFT_BUFFER_INIT;
         weft_error err;
-        if (docs_read(docs, out[i], &title, &text, &err) != WEFT_E_INVALID) fail_msg("%s: %s", out[i], weft_buffer_str(&text));
+        if (docs_read(docs, out[i], &title, &text, &err) != WEFT_E_INVALID)
+            fail_msg("%s: %s", out[i], weft_buffer_str(&text));
         weft_buffer_free(&title);
         weft_buffer_free(&text);
     }
@@ -160,7 +171,9 @@ static void documents_are_read_inside_the_folder_only(void **state)
 
 static void urls_travel(void **state)
 {
-    static const char *const paths[] = {"a.md", "guide/two words.txt", "100%.txt", "a#b?c.md", "\xc3\xa9.md", "a+b&c.txt", "x%20y.md"};
+    static const char *const paths[] = {"a.md",     "guide/two words.txt", "100%.txt",
+                                        "a#b?c.md", "\xc3\xa9.md",         "a+b&c.txt",
+                                        "x%20y.md"};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         weft_buffer url = WEFT_BUFFER_INIT;
         docs_put_url(paths[i], &url);
@@ -170,7 +183,8 @@ static void urls_travel(void **state)
         free(back);
         weft_buffer_free(&url);
     }
-    static const char *const forms[] = {"file:a.md", "file:/a.md", "file://a.md", "file:///a.md", "FILE:a.md#part", "file:a.md?x"};
+    static const char *const forms[] = {"file:a.md",    "file:/a.md",     "file://a.md",
+                                        "file:///a.md", "FILE:a.md#part", "file:a.md?x"};
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         char *path = docs_path_of(forms[i]);
         assert_string_equal(path, "a.md");

@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 typedef struct scene {
-    char dir[64];        /* removed at the end */
+    char dir[64]; /* removed at the end */
     char workspace[80];
     weft_launcher *launcher;
     weft_toolset *set;
@@ -36,7 +36,8 @@ static inline void scene_open(scene *s, bool launcher)
     assert_int_equal(chmod(s->dir, 0755), 0);
     path_in(s->dir, "work", s->workspace, sizeof s->workspace);
     assert_int_equal(mkdir(s->workspace, 0755), 0);
-    if (geteuid() == 0) assert_int_equal(chown(s->workspace, weft_sandbox_uid(), weft_sandbox_uid()), 0);
+    if (geteuid() == 0)
+        assert_int_equal(chown(s->workspace, weft_sandbox_uid(), weft_sandbox_uid()), 0);
 }
 
 /* options->launcher and ->workspace are filled in; tools: a built-in name or "all", or NULL. */
@@ -78,15 +79,18 @@ static inline weft_tool_result call_json(scene *s, const char *name, const char 
     weft_tool_result result;
     weft_error err;
     cJSON *arguments = NULL;
-    if (weft_json_parse(json, strlen(json), &arguments, &err)) fail_msg("%s: %s", json, err.message);
+    if (weft_json_parse(json, strlen(json), &arguments, &err))
+        fail_msg("%s: %s", json, err.message);
     weft_status status = weft_toolset_call(s->set, name, arguments, NULL, &result, &err);
     cJSON_Delete(arguments);
     if (status) fail_msg("%s %s: %s", name, json, err.message);
-    if (weft_utf8_valid(result.text, strlen(result.text)) != strlen(result.text)) fail_msg("%s: no UTF-8", name);
+    if (weft_utf8_valid(result.text, strlen(result.text)) != strlen(result.text))
+        fail_msg("%s: no UTF-8", name);
     return result;
 }
 
-static inline void call_gives(scene *s, const char *name, const char *json, bool error, const char *text)
+static inline void call_gives(scene *s, const char *name, const char *json, bool error,
+                              const char *text)
 {
     weft_tool_result result = call_json(s, name, json);
     if (result.error != error || strcmp(result.text, text) != 0)
@@ -94,11 +98,13 @@ static inline void call_gives(scene *s, const char *name, const char *json, bool
     weft_tool_result_free(&result);
 }
 
-static inline void call_holds(scene *s, const char *name, const char *json, bool error, const char *part)
+static inline void call_holds(scene *s, const char *name, const char *json, bool error,
+                              const char *part)
 {
     weft_tool_result result = call_json(s, name, json);
     if (result.error != error || !strstr(result.text, part))
-        fail_msg("%s %s: %s%s\nwithout: %s", name, json, result.error ? "(error) " : "", result.text, part);
+        fail_msg("%s %s: %s%s\nwithout: %s", name, json, result.error ? "(error) " : "",
+                 result.text, part);
     weft_tool_result_free(&result);
 }
 

@@ -1,5 +1,6 @@
-/* Evaluates a parsed expression: exact where it can be, else in passes of growing precision (calc.h).
- * A node that came out exact keeps its value, so later passes evaluate only what is irrational. */
+/* Evaluates a parsed expression: exact where it can be, else in passes of growing precision
+ * (calc.h). A node that came out exact keeps its value, so later passes evaluate only what is
+ * irrational. */
 #include "tools/calculator/calculator.h"
 
 #include "tools/calculator/calc.h"
@@ -43,7 +44,8 @@ calc_verdict calc_fail(calc_expression *e, size_t column, const char *format, ..
 calc_verdict calc_charge(calc_expression *e, size_t column, uint64_t bits)
 {
     if (bits > CALC_MAX_WORK - e->work)
-        return calc_fail(e, column, "the expression takes too long to work out: compute it in parts");
+        return calc_fail(e, column,
+                         "the expression takes too long to work out: compute it in parts");
     e->work += bits;
     return CALC_DONE;
 }
@@ -56,7 +58,8 @@ bool calc_is_last(const calc_expression *e)
 static calc_verdict evaluate(calc_expression *e, calc_node *node, calc_value *out);
 
 /* The operation itself, once its arguments are known. */
-static calc_verdict apply(calc_expression *e, calc_node *node, calc_value *arg, bool all_exact, calc_value *out)
+static calc_verdict apply(calc_expression *e, calc_node *node, calc_value *arg, bool all_exact,
+                          calc_value *out)
 {
     calc_verdict verdict = CALC_INEXACT;
     if (all_exact) verdict = calc_exact(e, node, arg, out->q);
@@ -98,7 +101,8 @@ static calc_verdict evaluate(calc_expression *e, calc_node *node, calc_value *ou
     return verdict;
 }
 
-/* -1, 0, 1; equal is certain for exact values, and for others what the last pass cannot tell apart. */
+/* -1, 0, 1; equal is certain for exact values, and for others what the last pass cannot tell apart.
+ */
 static calc_verdict compare(const calc_expression *e, calc_value *a, calc_value *b, int *order)
 {
     if (a->exact && b->exact) {

@@ -16,12 +16,15 @@ static calc_verdict too_large(calc_expression *e, const calc_node *node, double 
 {
     double digits = bits * LOG10_2;
     if (digits < 1e15)
-        return calc_fail(e, node->column,
-                         "the result would have about %.0f digits, and exact results end at 30,103: ask for a "
-                         "smaller one, or for its logarithm", digits);
-    return calc_fail(e, node->column,
-                     "the result would have more than 10^15 digits, and exact results end at 30,103: ask for a "
-                     "smaller one, or for its logarithm");
+        return calc_fail(
+            e, node->column,
+            "the result would have about %.0f digits, and exact results end at 30,103: ask for a "
+            "smaller one, or for its logarithm",
+            digits);
+    return calc_fail(
+        e, node->column,
+        "the result would have more than 10^15 digits, and exact results end at 30,103: ask for a "
+        "smaller one, or for its logarithm");
 }
 
 static size_t bits_of(mpq_srcptr q)
@@ -52,11 +55,12 @@ static double log2_of(mpz_srcptr z)
 }
 
 /* base^n for an integer n. */
-static calc_verdict power_whole(calc_expression *e, const calc_node *node, mpq_srcptr base, mpz_srcptr n,
-                                mpq_ptr out)
+static calc_verdict power_whole(calc_expression *e, const calc_node *node, mpq_srcptr base,
+                                mpz_srcptr n, mpq_ptr out)
 {
     int sign = mpz_sgn(n);
-    if (mpq_sgn(base) == 0 && sign < 0) return calc_fail(e, node->column, "0 to a negative power divides by zero");
+    if (mpq_sgn(base) == 0 && sign < 0)
+        return calc_fail(e, node->column, "0 to a negative power divides by zero");
     if (sign == 0 || (mpq_sgn(base) == 0 && sign > 0)) {
         mpq_set_ui(out, sign == 0, 1);
         return CALC_DONE;
@@ -83,21 +87,24 @@ static calc_verdict root_exact(mpq_srcptr x, unsigned long n, mpq_ptr out)
 {
     mpq_t r;
     mpq_init(r);
-    bool exact = mpz_root(mpq_numref(r), mpq_numref(x), n) && mpz_root(mpq_denref(r), mpq_denref(x), n);
+    bool exact =
+        mpz_root(mpq_numref(r), mpq_numref(x), n) && mpz_root(mpq_denref(r), mpq_denref(x), n);
     if (exact) mpq_set(out, r);
     mpq_clear(r);
     return exact ? CALC_DONE : CALC_INEXACT;
 }
 
-static calc_verdict power(calc_expression *e, const calc_node *node, mpq_srcptr base, mpq_srcptr exponent,
-                          mpq_ptr out)
+static calc_verdict power(calc_expression *e, const calc_node *node, mpq_srcptr base,
+                          mpq_srcptr exponent, mpq_ptr out)
 {
     if (is_whole(exponent)) return power_whole(e, node, base, mpq_numref(exponent), out);
     if (mpq_sgn(base) < 0)
-        return calc_fail(e, node->column, "a negative number to a fractional power is not real: write cbrt(x) or "
-                                          "root(x, n) for an odd root");
+        return calc_fail(e, node->column,
+                         "a negative number to a fractional power is not real: write cbrt(x) or "
+                         "root(x, n) for an odd root");
     if (mpq_sgn(base) == 0) {
-        if (mpq_sgn(exponent) < 0) return calc_fail(e, node->column, "0 to a negative power divides by zero");
+        if (mpq_sgn(exponent) < 0)
+            return calc_fail(e, node->column, "0 to a negative power divides by zero");
         mpq_set_ui(out, 0, 1);
         return CALC_DONE;
     }
@@ -110,14 +117,17 @@ static calc_verdict power(calc_expression *e, const calc_node *node, mpq_srcptr 
     return verdict;
 }
 
-static calc_verdict root(calc_expression *e, const calc_node *node, mpq_srcptr x, mpq_srcptr n, mpq_ptr out)
+static calc_verdict root(calc_expression *e, const calc_node *node, mpq_srcptr x, mpq_srcptr n,
+                         mpq_ptr out)
 {
     if (!is_whole(n) || mpz_cmp_ui(mpq_numref(n), 1) < 0 || mpz_cmp_ui(mpq_numref(n), 1000000) > 0)
-        return calc_fail(e, node->column, "the degree of a root is a whole number from 1 to 1,000,000");
+        return calc_fail(e, node->column,
+                         "the degree of a root is a whole number from 1 to 1,000,000");
     unsigned long degree = mpz_get_ui(mpq_numref(n));
     if (mpq_sgn(x) < 0 && degree % 2 == 0)
-        return calc_fail(e, node->column, "%s", degree == 2 ? "the square root of a negative number is not real"
-                                                      : "an even root of a negative number is not real");
+        return calc_fail(e, node->column, "%s",
+                         degree == 2 ? "the square root of a negative number is not real"
+                                     : "an even root of a negative number is not real");
     if (mpq_sgn(x) == 0) {
         mpq_set_ui(out, 0, 1);
         return CALC_DONE;
@@ -140,7 +150,8 @@ static calc_verdict log_exact(mpq_srcptr x, mpz_srcptr base, mpq_ptr out)
     return CALC_DONE;
 }
 
-static calc_verdict logarithm(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_ptr out)
+static calc_verdict logarithm(calc_expression *e, const calc_node *node, const calc_value *arg,
+                              mpq_ptr out)
 {
     mpz_t base;
     if (mpq_sgn(arg[0].q) <= 0)
@@ -151,7 +162,8 @@ static calc_verdict logarithm(calc_expression *e, const calc_node *node, const c
     }
     if (node->op == CALC_LN) return CALC_INEXACT;
     if (node->n == 2 && (mpq_sgn(arg[1].q) <= 0 || mpq_cmp_ui(arg[1].q, 1, 1) == 0))
-        return calc_fail(e, node->column, "the base of a logarithm is a positive number other than 1");
+        return calc_fail(e, node->column,
+                         "the base of a logarithm is a positive number other than 1");
     if (node->n == 2 && (!is_whole(arg[1].q))) return CALC_INEXACT;
     mpz_init_set_ui(base, node->op == CALC_LOG2 ? 2 : 10);
     if (node->n == 2) mpz_set(base, mpq_numref(arg[1].q));
@@ -161,9 +173,11 @@ static calc_verdict logarithm(calc_expression *e, const calc_node *node, const c
 }
 
 /* A whole, non-negative number that fits a long. */
-static calc_verdict count_of(calc_expression *e, const calc_node *node, mpq_srcptr q, unsigned long *out)
+static calc_verdict count_of(calc_expression *e, const calc_node *node, mpq_srcptr q,
+                             unsigned long *out)
 {
-    if (!is_whole(q) || mpq_sgn(q) < 0) return calc_fail(e, node->column, "this takes whole numbers from 0 up");
+    if (!is_whole(q) || mpq_sgn(q) < 0)
+        return calc_fail(e, node->column, "this takes whole numbers from 0 up");
     if (!mpz_fits_ulong_p(mpq_numref(q))) return too_large(e, node, HUGE_VAL);
     *out = mpz_get_ui(mpq_numref(q));
     return CALC_DONE;
@@ -178,7 +192,8 @@ static double log2_falling(mpz_srcptr n, unsigned long k)
     return (lgamma_r(d + 1, &sign) - lgamma_r(d - (double)k + 1, &sign)) / log(2);
 }
 
-static calc_verdict factorial(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_ptr out)
+static calc_verdict factorial(calc_expression *e, const calc_node *node, const calc_value *arg,
+                              mpq_ptr out)
 {
     unsigned long n = 0;
     if (count_of(e, node, arg->q, &n)) return CALC_FAILED;
@@ -200,7 +215,8 @@ static void falling(mpz_srcptr n, unsigned long k, mpz_ptr out)
 }
 
 /* n (n-1) ... (n-k+1), divided by k! for combinations, where the smaller of k and n-k does. */
-static calc_verdict choose(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_ptr out)
+static calc_verdict choose(calc_expression *e, const calc_node *node, const calc_value *arg,
+                           mpq_ptr out)
 {
     unsigned long k = 0;
     mpz_srcptr n = mpq_numref(arg[0].q);
@@ -214,7 +230,8 @@ static calc_verdict choose(calc_expression *e, const calc_node *node, const calc
         mpq_sub(out, arg[0].q, least);
         if (node->op == CALC_COMB && mpq_cmp(out, least) < 0) mpq_set(least, out);
         verdict = count_of(e, node, least, &k);
-        double bits = verdict ? 0 : log2_falling(n, k), down = verdict ? 0 : log2_falling(mpq_numref(least), k);
+        double bits = verdict ? 0 : log2_falling(n, k),
+               down = verdict ? 0 : log2_falling(mpq_numref(least), k);
         if (node->op == CALC_COMB) bits -= down;
         if (bits > CALC_MAX_BITS) verdict = too_large(e, node, bits);
         if (!verdict) verdict = calc_charge(e, node->column, ((uint64_t)fabs(bits) + k) * 8);
@@ -249,7 +266,8 @@ void calc_round_exact(calc_op op, mpq_srcptr x, mpz_ptr out)
 }
 
 /* round(x, n): to n decimals, or to tens and hundreds where n is negative. */
-static calc_verdict round_places(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_ptr out)
+static calc_verdict round_places(calc_expression *e, const calc_node *node, const calc_value *arg,
+                                 mpq_ptr out)
 {
     if (node->n == 2 && (!is_whole(arg[1].q) || mpz_cmpabs_ui(mpq_numref(arg[1].q), 1000) > 0))
         return calc_fail(e, node->column, "round(x, n) takes a whole n from -1000 to 1000");
@@ -270,8 +288,8 @@ static calc_verdict round_places(calc_expression *e, const calc_node *node, cons
 }
 
 /* x - y floor(x / y), or the floor alone. */
-static calc_verdict floor_division(calc_expression *e, const calc_node *node, mpq_srcptr x, mpq_srcptr y,
-                                   mpq_ptr out)
+static calc_verdict floor_division(calc_expression *e, const calc_node *node, mpq_srcptr x,
+                                   mpq_srcptr y, mpq_ptr out)
 {
     if (mpq_sgn(y) == 0) return calc_fail(e, node->column, "division by zero");
     mpz_t floor_of;
@@ -291,10 +309,12 @@ static calc_verdict floor_division(calc_expression *e, const calc_node *node, mp
     return fit(e, node, out);
 }
 
-static calc_verdict whole_fold(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_ptr out)
+static calc_verdict whole_fold(calc_expression *e, const calc_node *node, const calc_value *arg,
+                               mpq_ptr out)
 {
     for (size_t i = 0; i < node->n; i++)
-        if (!is_whole(arg[i].q)) return calc_fail(e, node->column, "gcd and lcm take whole numbers");
+        if (!is_whole(arg[i].q))
+            return calc_fail(e, node->column, "gcd and lcm take whole numbers");
     mpq_abs(out, arg[0].q);
     for (size_t i = 1; i < node->n; i++) {
         if (node->op == CALC_GCD)
@@ -307,7 +327,8 @@ static calc_verdict whole_fold(calc_expression *e, const calc_node *node, const 
 }
 
 /* sum, avg, min, max */
-static calc_verdict fold(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_ptr out)
+static calc_verdict fold(calc_expression *e, const calc_node *node, const calc_value *arg,
+                         mpq_ptr out)
 {
     mpq_set(out, arg[0].q);
     for (size_t i = 1; i < node->n; i++) {
@@ -332,7 +353,8 @@ static calc_verdict fold(calc_expression *e, const calc_node *node, const calc_v
 
 /* f(0) = 0 or f(0) = 1 or f(1) = 0 are the only rational results of these functions at rational
  * arguments (Lindemann-Weierstrass); and their domains. */
-static calc_verdict transcendental(calc_expression *e, const calc_node *node, mpq_srcptr x, mpq_ptr out)
+static calc_verdict transcendental(calc_expression *e, const calc_node *node, mpq_srcptr x,
+                                   mpq_ptr out)
 {
     int sign = mpq_sgn(x), to_one = mpq_cmp_ui(x, 1, 1), to_minus_one = mpq_cmp_si(x, -1, 1);
     bool zero_at_one = node->op == CALC_ACOS || node->op == CALC_ACOSH;
@@ -341,20 +363,24 @@ static calc_verdict transcendental(calc_expression *e, const calc_node *node, mp
         return calc_fail(e, node->column, "this takes numbers from -1 to 1");
     if (node->op == CALC_ATANH && (to_one >= 0 || to_minus_one <= 0))
         return calc_fail(e, node->column, "this takes numbers between -1 and 1");
-    if (node->op == CALC_ACOSH && to_one < 0) return calc_fail(e, node->column, "this takes numbers from 1 up");
+    if (node->op == CALC_ACOSH && to_one < 0)
+        return calc_fail(e, node->column, "this takes numbers from 1 up");
     if (zero_at_one ? to_one != 0 : sign != 0) return CALC_INEXACT;
     mpq_set_ui(out, one_at_zero, 1);
     return CALC_DONE;
 }
 
-calc_verdict calc_exact(calc_expression *e, const calc_node *node, const calc_value *arg, mpq_ptr out)
+calc_verdict calc_exact(calc_expression *e, const calc_node *node, const calc_value *arg,
+                        mpq_ptr out)
 {
     uint64_t bits = 64;
     for (size_t i = 0; i < node->n; i++) bits += bits_of(arg[i].q);
     if (calc_charge(e, node->column, bits)) return CALC_FAILED;
     switch (node->op) {
     case CALC_NUMBER: mpq_set(out, node->value); return CALC_DONE;
-    case CALC_PI: case CALC_E: case CALC_TAU: return CALC_INEXACT;
+    case CALC_PI:
+    case CALC_E:
+    case CALC_TAU: return CALC_INEXACT;
     case CALC_ADD: mpq_add(out, arg[0].q, arg[1].q); return fit(e, node, out);
     case CALC_SUB: mpq_sub(out, arg[0].q, arg[1].q); return fit(e, node, out);
     case CALC_MUL: mpq_mul(out, arg[0].q, arg[1].q); return fit(e, node, out);
@@ -362,7 +388,8 @@ calc_verdict calc_exact(calc_expression *e, const calc_node *node, const calc_va
         if (mpq_sgn(arg[1].q) == 0) return calc_fail(e, node->column, "division by zero");
         mpq_div(out, arg[0].q, arg[1].q);
         return fit(e, node, out);
-    case CALC_FLOORDIV: case CALC_MOD: return floor_division(e, node, arg[0].q, arg[1].q, out);
+    case CALC_FLOORDIV:
+    case CALC_MOD: return floor_division(e, node, arg[0].q, arg[1].q, out);
     case CALC_NEG: mpq_neg(out, arg[0].q); return CALC_DONE;
     case CALC_PERCENT: {
         mpq_t hundred;
@@ -374,16 +401,24 @@ calc_verdict calc_exact(calc_expression *e, const calc_node *node, const calc_va
     }
     case CALC_POW: return power(e, node, arg[0].q, arg[1].q, out);
     case CALC_FACTORIAL: return factorial(e, node, arg, out);
-    case CALC_COMB: case CALC_PERM: return choose(e, node, arg, out);
-    case CALC_GCD: case CALC_LCM: return whole_fold(e, node, arg, out);
+    case CALC_COMB:
+    case CALC_PERM: return choose(e, node, arg, out);
+    case CALC_GCD:
+    case CALC_LCM: return whole_fold(e, node, arg, out);
     case CALC_ABS: mpq_abs(out, arg[0].q); return CALC_DONE;
-    case CALC_FLOOR: case CALC_CEIL: case CALC_TRUNC:
+    case CALC_FLOOR:
+    case CALC_CEIL:
+    case CALC_TRUNC:
         calc_round_exact(node->op, arg[0].q, mpq_numref(out));
         mpz_set_ui(mpq_denref(out), 1);
         return CALC_DONE;
     case CALC_ROUND: return round_places(e, node, arg, out);
-    case CALC_MIN: case CALC_MAX: case CALC_SUM: case CALC_AVG: return fold(e, node, arg, out);
-    case CALC_SQRT: case CALC_CBRT: {
+    case CALC_MIN:
+    case CALC_MAX:
+    case CALC_SUM:
+    case CALC_AVG: return fold(e, node, arg, out);
+    case CALC_SQRT:
+    case CALC_CBRT: {
         mpq_t degree;
         mpq_init(degree);
         mpq_set_ui(degree, node->op == CALC_SQRT ? 2 : 3, 1);
@@ -392,7 +427,9 @@ calc_verdict calc_exact(calc_expression *e, const calc_node *node, const calc_va
         return verdict;
     }
     case CALC_ROOT: return root(e, node, arg[0].q, arg[1].q, out);
-    case CALC_LN: case CALC_LOG: case CALC_LOG2: return logarithm(e, node, arg, out);
+    case CALC_LN:
+    case CALC_LOG:
+    case CALC_LOG2: return logarithm(e, node, arg, out);
     default: return transcendental(e, node, arg[0].q, out);
     }
 }

@@ -1,9 +1,9 @@
 /* Reads tokens. Numbers become exact rationals here: 0.1 is 1/10, 1.5e3 is 1500.
  *
  * A comma has two meanings, told apart by where it stands: outside the arguments of a function it
- * separates thousands and must stand between groups of exactly three digits, inside them it separates
- * arguments. Whatever is read as something else than it may have been meant (1,23 or 5 apples) is an
- * error that says what to write.
+ * separates thousands and must stand between groups of exactly three digits, inside them it
+ * separates arguments. Whatever is read as something else than it may have been meant (1,23 or 5
+ * apples) is an error that says what to write.
  */
 #include "tools/calculator/lex.h"
 
@@ -15,9 +15,9 @@ static const struct {
     const char *utf8;
     const char *means;
 } spellings[] = {
-    {"\xc3\x97", "*"},     {"\xc2\xb7", "*"},     {"\xe2\x8b\x85", "*"}, {"\xc3\xb7", "/"},
-    {"\xe2\x88\x92", "-"}, {"\xe2\x80\x93", "-"}, {"\xe2\x89\xa4", "<="}, {"\xe2\x89\xa5", ">="},
-    {"\xe2\x89\xa0", "!="}, {"\xc2\xa0", " "},    {"\xe2\x80\xaf", " "}, {"\xcf\x80", "pi"},
+    {"\xc3\x97", "*"},      {"\xc2\xb7", "*"},     {"\xe2\x8b\x85", "*"},  {"\xc3\xb7", "/"},
+    {"\xe2\x88\x92", "-"},  {"\xe2\x80\x93", "-"}, {"\xe2\x89\xa4", "<="}, {"\xe2\x89\xa5", ">="},
+    {"\xe2\x89\xa0", "!="}, {"\xc2\xa0", " "},     {"\xe2\x80\xaf", " "},  {"\xcf\x80", "pi"},
     {"\xcf\x84", "tau"},
 };
 
@@ -26,10 +26,11 @@ static const struct {
     const char *text;
     calc_token token;
 } symbols[] = {
-    {"**", TOKEN_POW}, {"//", TOKEN_FLOORDIV}, {"<=", TOKEN_LE}, {">=", TOKEN_GE}, {"==", TOKEN_EQ},
-    {"!=", TOKEN_NE},  {"+", TOKEN_ADD},       {"-", TOKEN_SUB}, {"*", TOKEN_MUL}, {"/", TOKEN_DIV},
-    {"%", TOKEN_PERCENT}, {"^", TOKEN_POW},    {"!", TOKEN_FACTORIAL}, {"(", TOKEN_OPEN},
-    {")", TOKEN_CLOSE}, {",", TOKEN_COMMA},    {"<", TOKEN_LT},  {">", TOKEN_GT},  {"=", TOKEN_EQ},
+    {"**", TOKEN_POW},      {"//", TOKEN_FLOORDIV}, {"<=", TOKEN_LE},     {">=", TOKEN_GE},
+    {"==", TOKEN_EQ},       {"!=", TOKEN_NE},       {"+", TOKEN_ADD},     {"-", TOKEN_SUB},
+    {"*", TOKEN_MUL},       {"/", TOKEN_DIV},       {"%", TOKEN_PERCENT}, {"^", TOKEN_POW},
+    {"!", TOKEN_FACTORIAL}, {"(", TOKEN_OPEN},      {")", TOKEN_CLOSE},   {",", TOKEN_COMMA},
+    {"<", TOKEN_LT},        {">", TOKEN_GT},        {"=", TOKEN_EQ},
 };
 
 static const struct {
@@ -117,8 +118,8 @@ static bool fail(const calc_lexer *x, size_t column, const char *what)
 /* Appends a run of digits to out; single underscores between digits are dropped. */
 static size_t read_digits(const calc_lexer *x, size_t at, weft_buffer *out)
 {
-    while (is_digit(byte_at(x, at)) ||
-           (byte_at(x, at) == '_' && is_digit(byte_at(x, at - 1)) && is_digit(byte_at(x, at + 1)))) {
+    while (is_digit(byte_at(x, at)) || (byte_at(x, at) == '_' && is_digit(byte_at(x, at - 1)) &&
+                                        is_digit(byte_at(x, at + 1)))) {
         if (x->text[at] != '_') weft_buffer_putc(out, x->text[at]);
         at++;
     }
@@ -185,11 +186,13 @@ static bool check_after_number(const calc_lexer *x, size_t at, size_t column)
     if (c == '.')
         return fail(x, column, "a number has one decimal point: write 1234.56 or 1,234.56");
     if (c == ',' && !x->in_arguments)
-        return fail(x, column,
-                    "',' stands between the arguments of a function, or between groups of three digits "
-                    "(1,234,567); decimals take a point (1.5)");
+        return fail(
+            x, column,
+            "',' stands between the arguments of a function, or between groups of three digits "
+            "(1,234,567); decimals take a point (1.5)");
     if (is_letter(c) || c == '(')
-        return fail(x, column, "an operator is missing after the number: write 2*pi, 2*(3+4), and no units");
+        return fail(x, column,
+                    "an operator is missing after the number: write 2*pi, 2*(3+4), and no units");
     return true;
 }
 
@@ -215,7 +218,8 @@ static bool read_number(calc_lexer *x)
     return ok;
 }
 
-/* Letters, digits and underscores, in lower case; a leading "math." is dropped, as models write it. */
+/* Letters, digits and underscores, in lower case; a leading "math." is dropped, as models write it.
+ */
 static bool read_name(calc_lexer *x)
 {
     size_t n = 0, from = x->at, at = from;
@@ -256,8 +260,10 @@ static bool fail_at_character(const calc_lexer *x)
         }
     }
     if (c >= 0x80 || c < 0x20)
-        return fail(x, x->column, "a character that has no meaning here: write numbers, + - * / ^ ( ) and names");
-    calc_fail(x->e, x->column, "'%c' has no meaning here: write numbers, + - * / ^ ( ) and names", c);
+        return fail(x, x->column,
+                    "a character that has no meaning here: write numbers, + - * / ^ ( ) and names");
+    calc_fail(x->e, x->column, "'%c' has no meaning here: write numbers, + - * / ^ ( ) and names",
+              c);
     return false;
 }
 

@@ -8,7 +8,8 @@
  *   postfix    = primary { "!" | "%" }                        5! and 15%
  *   primary    = number | name | name "(" sum { "," sum } ")" | "(" sum ")"
  *
- * "%" is the remainder if a value follows (a digit, a point, a name or a parenthesis), else per cent.
+ * "%" is the remainder if a value follows (a digit, a point, a name or a parenthesis), else per
+ * cent.
  */
 #include "tools/calculator/lex.h"
 
@@ -26,19 +27,26 @@ static const struct {
     calc_op op;
     unsigned min, max; /* arguments; max 0: any number */
 } functions[] = {
-    {"abs", CALC_ABS, 1, 1},     {"floor", CALC_FLOOR, 1, 1},   {"ceil", CALC_CEIL, 1, 1},
-    {"trunc", CALC_TRUNC, 1, 1}, {"int", CALC_TRUNC, 1, 1},     {"round", CALC_ROUND, 1, 2},
-    {"min", CALC_MIN, 1, 0},     {"max", CALC_MAX, 1, 0},       {"sum", CALC_SUM, 1, 0},
-    {"avg", CALC_AVG, 1, 0},     {"mean", CALC_AVG, 1, 0},      {"sqrt", CALC_SQRT, 1, 1},
-    {"cbrt", CALC_CBRT, 1, 1},   {"root", CALC_ROOT, 2, 2},     {"pow", CALC_POW, 2, 2},
-    {"exp", CALC_EXP, 1, 1},     {"ln", CALC_LN, 1, 1},         {"log", CALC_LOG, 1, 2},
-    {"log10", CALC_LOG, 1, 1},   {"log2", CALC_LOG2, 1, 1},     {"sin", CALC_SIN, 1, 1},
-    {"cos", CALC_COS, 1, 1},     {"tan", CALC_TAN, 1, 1},       {"asin", CALC_ASIN, 1, 1},
-    {"acos", CALC_ACOS, 1, 1},   {"atan", CALC_ATAN, 1, 1},     {"sinh", CALC_SINH, 1, 1},
-    {"cosh", CALC_COSH, 1, 1},   {"tanh", CALC_TANH, 1, 1},     {"asinh", CALC_ASINH, 1, 1},
-    {"acosh", CALC_ACOSH, 1, 1}, {"atanh", CALC_ATANH, 1, 1},   {"gcd", CALC_GCD, 1, 0},
-    {"lcm", CALC_LCM, 1, 0},     {"mod", CALC_MOD, 2, 2},       {"factorial", CALC_FACTORIAL, 1, 1},
-    {"fact", CALC_FACTORIAL, 1, 1}, {"comb", CALC_COMB, 2, 2},  {"perm", CALC_PERM, 2, 2},
+    {"abs", CALC_ABS, 1, 1},        {"floor", CALC_FLOOR, 1, 1},
+    {"ceil", CALC_CEIL, 1, 1},      {"trunc", CALC_TRUNC, 1, 1},
+    {"int", CALC_TRUNC, 1, 1},      {"round", CALC_ROUND, 1, 2},
+    {"min", CALC_MIN, 1, 0},        {"max", CALC_MAX, 1, 0},
+    {"sum", CALC_SUM, 1, 0},        {"avg", CALC_AVG, 1, 0},
+    {"mean", CALC_AVG, 1, 0},       {"sqrt", CALC_SQRT, 1, 1},
+    {"cbrt", CALC_CBRT, 1, 1},      {"root", CALC_ROOT, 2, 2},
+    {"pow", CALC_POW, 2, 2},        {"exp", CALC_EXP, 1, 1},
+    {"ln", CALC_LN, 1, 1},          {"log", CALC_LOG, 1, 2},
+    {"log10", CALC_LOG, 1, 1},      {"log2", CALC_LOG2, 1, 1},
+    {"sin", CALC_SIN, 1, 1},        {"cos", CALC_COS, 1, 1},
+    {"tan", CALC_TAN, 1, 1},        {"asin", CALC_ASIN, 1, 1},
+    {"acos", CALC_ACOS, 1, 1},      {"atan", CALC_ATAN, 1, 1},
+    {"sinh", CALC_SINH, 1, 1},      {"cosh", CALC_COSH, 1, 1},
+    {"tanh", CALC_TANH, 1, 1},      {"asinh", CALC_ASINH, 1, 1},
+    {"acosh", CALC_ACOSH, 1, 1},    {"atanh", CALC_ATANH, 1, 1},
+    {"gcd", CALC_GCD, 1, 0},        {"lcm", CALC_LCM, 1, 0},
+    {"mod", CALC_MOD, 2, 2},        {"factorial", CALC_FACTORIAL, 1, 1},
+    {"fact", CALC_FACTORIAL, 1, 1}, {"comb", CALC_COMB, 2, 2},
+    {"perm", CALC_PERM, 2, 2},
 };
 
 static const struct {
@@ -87,7 +95,8 @@ static calc_node *node_new(parser *p, calc_op op, size_t column, size_t n)
         p->e->status = weft_fail(p->e->err, WEFT_E_MEMORY, "out of memory");
         return NULL;
     }
-    *node = (calc_node){.next = p->e->nodes, .op = op, .column = column, .argument = argument, .n = n};
+    *node =
+        (calc_node){.next = p->e->nodes, .op = op, .column = column, .argument = argument, .n = n};
     mpq_init(node->value);
     p->e->nodes = node;
     return node;
@@ -115,7 +124,8 @@ static calc_node *parse_unary(parser *p);
 static bool enter(parser *p)
 {
     if (++p->depth > CALC_MAX_DEPTH)
-        return fail(p, p->x.column, "nested more than 100 deep: compute a part of it in a call of its own");
+        return fail(p, p->x.column,
+                    "nested more than 100 deep: compute a part of it in a call of its own");
     return true;
 }
 
@@ -137,7 +147,8 @@ static bool fail_word(parser *p, const char *name, size_t column)
 {
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
         if (strcmp(words[i].name, name) == 0) {
-            calc_fail(p->e, column, "the word '%s' has no meaning here: %s", name, words[i].instead);
+            calc_fail(p->e, column, "the word '%s' has no meaning here: %s", name,
+                      words[i].instead);
             return true;
         }
     }
@@ -151,13 +162,15 @@ static bool fail_unexpected(parser *p)
     switch (p->x.token) {
     case TOKEN_CLOSE: return fail(p, p->x.column, "this ) has no ( before it");
     case TOKEN_COMMA:
-        return fail(p, p->x.column, "',' stands only between the arguments of a function (max(1, 2)) or between "
-                                    "groups of three digits");
+        return fail(p, p->x.column,
+                    "',' stands only between the arguments of a function (max(1, 2)) or between "
+                    "groups of three digits");
     default:
         if (relation_of(p->x.token, &relation))
             return fail(p, p->x.column, "a comparison stands alone, not within ( )");
         if (p->x.token == TOKEN_NAME && fail_word(p, p->x.name, p->x.column)) return false;
-        return fail(p, p->x.column, "an operator is missing before this: write * to multiply, and no units");
+        return fail(p, p->x.column,
+                    "an operator is missing before this: write * to multiply, and no units");
     }
 }
 
@@ -230,8 +243,10 @@ static calc_node *parse_call(parser *p, size_t which, size_t column)
     if (!parse_arguments(p, &list, &n)) goto fail;
     if (n < min || (max && n > max)) {
         calc_fail(p->e, column, "%s takes %s%u argument%s, not %zu", name,
-                  max == 0 ? "at least " : min < max ? "one or " : "", max ? max : min,
-                  max == 1 || (!max && min == 1) ? "" : "s", n);
+                  max == 0    ? "at least "
+                  : min < max ? "one or "
+                              : "",
+                  max ? max : min, max == 1 || (!max && min == 1) ? "" : "s", n);
         goto fail;
     }
     calc_node *node = node_new(p, functions[which].op, column, 0);
@@ -256,9 +271,12 @@ static calc_node *parse_name(parser *p)
             return next(p) ? node_new(p, constants[i].op, column, 0) : NULL;
     if (fail_word(p, name, column)) return NULL;
     calc_fail(p->e, column,
-              "unknown name '%s': known are pi e tau, abs floor ceil round trunc min max sum avg sqrt cbrt root "
-              "pow exp ln log log2 sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh gcd lcm mod "
-              "factorial comb perm", name);
+              "unknown name '%s': known are pi e tau, abs floor ceil round trunc min max sum avg "
+              "sqrt cbrt root "
+              "pow exp ln log log2 sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh gcd "
+              "lcm mod "
+              "factorial comb perm",
+              name);
     return NULL;
 }
 
@@ -274,7 +292,9 @@ static calc_node *parse_primary(parser *p)
         return next(p) ? node : NULL;
     case TOKEN_NAME: return parse_name(p);
     case TOKEN_OPEN: return parse_group(p);
-    case TOKEN_END: fail(p, p->x.column, "the expression ends where a value is expected"); return NULL;
+    case TOKEN_END:
+        fail(p, p->x.column, "the expression ends where a value is expected");
+        return NULL;
     default: fail(p, p->x.column, "a value is expected here: a number, a name or ("); return NULL;
     }
 }
@@ -286,9 +306,12 @@ static calc_node *parse_postfix(parser *p)
         size_t column = p->x.column;
         bool again = factorial;
         factorial = p->x.token == TOKEN_FACTORIAL;
-        if (!factorial && (p->x.token != TOKEN_PERCENT || calc_lexer_value_follows(&p->x))) return node;
+        if (!factorial && (p->x.token != TOKEN_PERCENT || calc_lexer_value_follows(&p->x)))
+            return node;
         if (factorial && again) {
-            fail(p, column, "'!!' may mean two things: write factorial(factorial(n)) for the one that is known");
+            fail(p, column,
+                 "'!!' may mean two things: write factorial(factorial(n)) for the one that is "
+                 "known");
             return NULL;
         }
         node = node_unary(p, factorial ? CALC_FACTORIAL : CALC_PERCENT, column, node);
@@ -383,11 +406,13 @@ weft_status calc_parse(const char *text, size_t size, calc_expression *e)
 {
     parser p = {.e = e};
     if (size > CALC_MAX_BYTES)
-        return weft_fail(e->err, WEFT_E_INVALID, "the expression is longer than %d bytes: compute it in parts",
+        return weft_fail(e->err, WEFT_E_INVALID,
+                         "the expression is longer than %d bytes: compute it in parts",
                          CALC_MAX_BYTES);
     calc_lexer_init(&p.x, e, text, size);
     bool ok = next(&p);
-    if (ok && p.x.token == TOKEN_END) ok = fail(&p, 1, "the expression is empty: write one such as 12*(3+4)");
+    if (ok && p.x.token == TOKEN_END)
+        ok = fail(&p, 1, "the expression is empty: write one such as 12*(3+4)");
     ok = ok && parse_comparison(&p) && (p.x.token == TOKEN_END || fail_unexpected(&p));
     calc_lexer_clear(&p.x);
     return ok ? WEFT_OK : e->status;

@@ -1,5 +1,6 @@
-/* Writes results: exact ones as they are, others rounded to 20 significant digits and marked as rounded.
- * The number stands first, so that a reader who wants only the number takes the first word.
+/* Writes results: exact ones as they are, others rounded to 20 significant digits and marked as
+ * rounded. The number stands first, so that a reader who wants only the number takes the first
+ * word.
  *
  *   whole, up to 1,000 digits                     168
  *   terminating, up to 50 decimals                12.5
@@ -57,8 +58,8 @@ static size_t digits_of(mpz_srcptr z)
     return less ? n - 1 : n;
 }
 
-/* Removes the factors 2 and 5. True if nothing else is left; *decimals is then how many decimals the
- * fraction has. */
+/* Removes the factors 2 and 5. True if nothing else is left; *decimals is then how many decimals
+ * the fraction has. */
 static bool terminates(mpz_srcptr den, unsigned long *decimals)
 {
     mpz_t rest, factor;
@@ -72,7 +73,8 @@ static bool terminates(mpz_srcptr den, unsigned long *decimals)
     return whole;
 }
 
-/* A fraction that ends: its digits without the point are q * 10^decimals. False if there are too many. */
+/* A fraction that ends: its digits without the point are q * 10^decimals. False if there are too
+ * many. */
 static bool print_terminating(mpq_srcptr q, unsigned long decimals, weft_buffer *out)
 {
     if (decimals > CALC_MAX_BITS) return false;
@@ -110,7 +112,8 @@ static bool print_terminating(mpq_srcptr q, unsigned long decimals, weft_buffer 
     return printed;
 }
 
-/* Divides |q| by 10^(exponent - 19) and rounds half to even: 20 digits if the exponent was right. */
+/* Divides |q| by 10^(exponent - 19) and rounds half to even: 20 digits if the exponent was right.
+ */
 static void scale_to_digits(mpq_srcptr q, long exponent, mpz_ptr out)
 {
     long shift = CALC_DIGITS - 1 - exponent;
@@ -129,7 +132,8 @@ static void scale_to_digits(mpq_srcptr q, long exponent, mpz_ptr out)
 
 static void print_rounded(mpq_srcptr q, weft_buffer *out)
 {
-    long exponent = (long)mpz_sizeinbase(mpq_numref(q), 10) - (long)mpz_sizeinbase(mpq_denref(q), 10) + 1;
+    long exponent =
+        (long)mpz_sizeinbase(mpq_numref(q), 10) - (long)mpz_sizeinbase(mpq_denref(q), 10) + 1;
     mpz_t digits;
     mpz_init(digits);
     /* the estimate is never too small, and at most 3 too large */
@@ -163,7 +167,8 @@ weft_status calc_print_exact(mpq_srcptr q, weft_buffer *out, weft_error *err)
         }
         return weft_buffer_ok(out, err);
     }
-    if (terminates(mpq_denref(q), &decimals) && print_terminating(q, decimals, out)) return weft_buffer_ok(out, err);
+    if (terminates(mpq_denref(q), &decimals) && print_terminating(q, decimals, out))
+        return weft_buffer_ok(out, err);
     print_rounded(q, out);
     weft_buffer_puts(out, " (rounded");
     if (digits_of(mpq_numref(q)) <= CALC_DIGITS && digits_of(mpq_denref(q)) <= CALC_DIGITS) {
@@ -204,12 +209,15 @@ calc_verdict calc_print_real(calc_expression *e, const calc_value *v, weft_buffe
     mpfr_exp_t scale = zero_within ? 0 : mpfr_get_exp(v->lo);
     bool narrow = mpfr_get_exp(width) < scale - CALC_LAST_BITS / 8;
     mpfr_clear(width);
-    if (!narrow) return calc_fail(e, column, "the result cannot be told to 20 digits: its arguments are too large");
+    if (!narrow)
+        return calc_fail(e, column,
+                         "the result cannot be told to 20 digits: its arguments are too large");
     if (zero_within) {
         weft_buffer_puts(out, "0 (rounded)");
         return CALC_DONE;
     }
-    /* half-way between two decimals, as far as thousands of digits tell: either is right to the half */
+    /* half-way between two decimals, as far as thousands of digits tell: either is right to the
+     * half */
     char *digits;
     mpfr_exp_t exponent;
     digits = mpfr_get_str(NULL, &exponent, 10, CALC_DIGITS, v->hi, MPFR_RNDN);

@@ -1,10 +1,11 @@
 /* Interval arithmetic: what the calculator does where no rational result exists.
  *
- * Every function takes intervals that hold the true arguments and gives one that holds the true result:
- * lower ends are rounded down, upper ends up (MPFR rounds each function correctly). Monotone functions
- * map ends to ends; sine and cosine are monotone between two zeros of their derivative.
- * A question that an interval leaves open (is it zero? is it below 1?) is answered CALC_UNDECIDED, which
- * asks for more bits; in the last pass open means equal: sqrt(2)^2 - 2 is then 0.
+ * Every function takes intervals that hold the true arguments and gives one that holds the true
+ * result: lower ends are rounded down, upper ends up (MPFR rounds each function correctly).
+ * Monotone functions map ends to ends; sine and cosine are monotone between two zeros of their
+ * derivative. A question that an interval leaves open (is it zero? is it below 1?) is answered
+ * CALC_UNDECIDED, which asks for more bits; in the last pass open means equal: sqrt(2)^2 - 2 is
+ * then 0.
  */
 #include "tools/calculator/calc.h"
 
@@ -61,7 +62,8 @@ static void sub(const calc_value *a, const calc_value *b, calc_value *out)
 
 typedef int (*mpfr_function2)(mpfr_ptr, mpfr_srcptr, mpfr_srcptr, mpfr_rnd_t);
 
-/* A function that is monotone in each argument over the box takes its extremes at the four corners. */
+/* A function that is monotone in each argument over the box takes its extremes at the four corners.
+ */
 static void corners(mpfr_function2 f, const calc_value *a, const calc_value *b, calc_value *out)
 {
     mpfr_t corner;
@@ -76,8 +78,8 @@ static void corners(mpfr_function2 f, const calc_value *a, const calc_value *b, 
     mpfr_clear(corner);
 }
 
-static calc_verdict divide(calc_expression *e, const calc_node *node, const calc_value *a, const calc_value *b,
-                           calc_value *out)
+static calc_verdict divide(calc_expression *e, const calc_node *node, const calc_value *a,
+                           const calc_value *b, calc_value *out)
 {
     if (side_of(b, 0) == 0) return undecided(e, node, "division by zero");
     corners(mpfr_div, a, b, out);
@@ -96,11 +98,12 @@ static void clamp_high(calc_value *v, long bound)
 }
 
 /* x^n for a whole n. */
-static calc_verdict power_whole(calc_expression *e, const calc_node *node, const calc_value *x, mpz_srcptr n,
-                                calc_value *out)
+static calc_verdict power_whole(calc_expression *e, const calc_node *node, const calc_value *x,
+                                mpz_srcptr n, calc_value *out)
 {
     int side = side_of(x, 0);
-    if (mpz_sgn(n) < 0 && side == 0) return undecided(e, node, "0 to a negative power divides by zero");
+    if (mpz_sgn(n) < 0 && side == 0)
+        return undecided(e, node, "0 to a negative power divides by zero");
     bool even = mpz_even_p(n), mirrored = even && side < 0;
     bool down = mpz_sgn(n) < 0 ? !mirrored : mirrored; /* x^n falls over the interval */
     mpfr_pow_z(out->lo, down ? x->hi : x->lo, n, MPFR_RNDD);
@@ -113,8 +116,8 @@ static calc_verdict power_whole(calc_expression *e, const calc_node *node, const
     return CALC_DONE;
 }
 
-static calc_verdict power(calc_expression *e, const calc_node *node, calc_value *x, const calc_value *y,
-                          calc_value *out)
+static calc_verdict power(calc_expression *e, const calc_node *node, calc_value *x,
+                          const calc_value *y, calc_value *out)
 {
     int side = side_of(x, 0);
     /* small whole exponents keep the sign; with a large one only x^y = exp(y ln x) is cheap */
@@ -125,8 +128,9 @@ static calc_verdict power(calc_expression *e, const calc_node *node, calc_value 
         return power_whole(e, node, x, mpq_numref(y->q), out);
     }
     if (side < 0)
-        return calc_fail(e, node->column, "a negative number to a fractional power is not real: write cbrt(x) or "
-                                          "root(x, n) for an odd root");
+        return calc_fail(e, node->column,
+                         "a negative number to a fractional power is not real: write cbrt(x) or "
+                         "root(x, n) for an odd root");
     if (side == 0) {
         int exponent = side_of(y, 0);
         if (exponent <= 0) return undecided(e, node, "0 to a power that is not positive");
@@ -136,22 +140,26 @@ static calc_verdict power(calc_expression *e, const calc_node *node, calc_value 
     return CALC_DONE;
 }
 
-static calc_verdict square_root(calc_expression *e, const calc_node *node, calc_value *x, calc_value *out)
+static calc_verdict square_root(calc_expression *e, const calc_node *node, calc_value *x,
+                                calc_value *out)
 {
-    if (side_of(x, 0) < 0) return calc_fail(e, node->column, "the square root of a negative number is not real");
+    if (side_of(x, 0) < 0)
+        return calc_fail(e, node->column, "the square root of a negative number is not real");
     clamp_low(x, 0);
     return rising(mpfr_sqrt, x, out);
 }
 
-static calc_verdict root(calc_expression *e, const calc_node *node, calc_value *x, const calc_value *n,
-                         calc_value *out)
+static calc_verdict root(calc_expression *e, const calc_node *node, calc_value *x,
+                         const calc_value *n, calc_value *out)
 {
     if (!n->exact || mpz_cmp_ui(mpq_denref(n->q), 1) != 0 || mpq_sgn(n->q) <= 0 ||
         mpq_cmp_ui(n->q, 1000000, 1) > 0)
-        return calc_fail(e, node->column, "the degree of a root is a whole number from 1 to 1,000,000");
+        return calc_fail(e, node->column,
+                         "the degree of a root is a whole number from 1 to 1,000,000");
     unsigned long degree = mpz_get_ui(mpq_numref(n->q));
     if (degree % 2 == 0) {
-        if (side_of(x, 0) < 0) return calc_fail(e, node->column, "an even root of a negative number is not real");
+        if (side_of(x, 0) < 0)
+            return calc_fail(e, node->column, "an even root of a negative number is not real");
         clamp_low(x, 0);
     }
     mpfr_rootn_ui(out->lo, x->lo, degree, MPFR_RNDD);
@@ -159,15 +167,21 @@ static calc_verdict root(calc_expression *e, const calc_node *node, calc_value *
     return CALC_DONE;
 }
 
-static calc_verdict logarithm(calc_expression *e, const calc_node *node, const calc_value *arg, calc_value *out)
+static calc_verdict logarithm(calc_expression *e, const calc_node *node, const calc_value *arg,
+                              calc_value *out)
 {
     int side = side_of(&arg[0], 0);
-    if (side < 0) return calc_fail(e, node->column, "the logarithm exists for positive numbers only");
+    if (side < 0)
+        return calc_fail(e, node->column, "the logarithm exists for positive numbers only");
     if (side == 0) return undecided(e, node, "the logarithm of zero");
     if (node->n == 1)
-        return rising(node->op == CALC_LN ? mpfr_log : node->op == CALC_LOG2 ? mpfr_log2 : mpfr_log10, &arg[0], out);
+        return rising(node->op == CALC_LN     ? mpfr_log
+                      : node->op == CALC_LOG2 ? mpfr_log2
+                                              : mpfr_log10,
+                      &arg[0], out);
     if (side_of(&arg[1], 0) < 0)
-        return calc_fail(e, node->column, "the base of a logarithm is a positive number other than 1");
+        return calc_fail(e, node->column,
+                         "the base of a logarithm is a positive number other than 1");
     if (side_of(&arg[1], 0) == 0 || side_of(&arg[1], 1) == 0)
         return undecided(e, node, "the base of a logarithm is a positive number other than 1");
     calc_value top, base;
@@ -181,8 +195,9 @@ static calc_verdict logarithm(calc_expression *e, const calc_node *node, const c
     return verdict;
 }
 
-/* Sine and cosine. Over less than 1 (zeros of the derivative are pi apart) the function is monotone if
- * its derivative has one sign at both ends, and else has exactly one extreme, 1 or -1, in between. */
+/* Sine and cosine. Over less than 1 (zeros of the derivative are pi apart) the function is monotone
+ * if its derivative has one sign at both ends, and else has exactly one extreme, 1 or -1, in
+ * between. */
 static calc_verdict wave(calc_op op, const calc_value *x, calc_value *out)
 {
     if (is_wide(x)) {
@@ -190,7 +205,8 @@ static calc_verdict wave(calc_op op, const calc_value *x, calc_value *out)
         mpfr_set_si(out->hi, 1, MPFR_RNDU);
         return CALC_DONE;
     }
-    mpfr_function f = op == CALC_SIN ? mpfr_sin : mpfr_cos, slope = op == CALC_SIN ? mpfr_cos : mpfr_sin;
+    mpfr_function f = op == CALC_SIN ? mpfr_sin : mpfr_cos,
+                  slope = op == CALC_SIN ? mpfr_cos : mpfr_sin;
     slope(out->lo, x->lo, MPFR_RNDN);
     slope(out->hi, x->hi, MPFR_RNDN);
     int turn = op == CALC_SIN ? 1 : -1; /* cos' = -sin */
@@ -211,12 +227,14 @@ static calc_verdict wave(calc_op op, const calc_value *x, calc_value *out)
     return CALC_DONE;
 }
 
-static calc_verdict tangent(calc_expression *e, const calc_node *node, const calc_value *x, calc_value *out)
+static calc_verdict tangent(calc_expression *e, const calc_node *node, const calc_value *x,
+                            calc_value *out)
 {
     if (is_wide(x)) return undecided(e, node, "the argument is too large for the tangent");
     mpfr_cos(out->lo, x->lo, MPFR_RNDN);
     mpfr_cos(out->hi, x->hi, MPFR_RNDN);
-    if (mpfr_sgn(out->lo) != mpfr_sgn(out->hi)) return undecided(e, node, "the tangent has no value here");
+    if (mpfr_sgn(out->lo) != mpfr_sgn(out->hi))
+        return undecided(e, node, "the tangent has no value here");
     return rising(mpfr_tan, x, out);
 }
 
@@ -228,7 +246,8 @@ static calc_verdict arc(calc_expression *e, const calc_node *node, calc_value *x
         clamp_low(x, 1);
         return rising(mpfr_acosh, x, out);
     }
-    if (side_of(x, 1) > 0 || side_of(x, -1) < 0) return calc_fail(e, node->column, "this takes numbers from -1 to 1");
+    if (side_of(x, 1) > 0 || side_of(x, -1) < 0)
+        return calc_fail(e, node->column, "this takes numbers from -1 to 1");
     if (node->op == CALC_ATANH) {
         if (side_of(x, 1) == 0 || side_of(x, -1) == 0)
             return undecided(e, node, "atanh takes numbers between -1 and 1");
@@ -260,9 +279,10 @@ static calc_verdict hyperbolic_cosine(const calc_value *x, calc_value *out)
     return CALC_DONE;
 }
 
-/* floor and kin: exact once both ends agree. In the last pass an interval about a whole number (or about
- * a half, for round) counts as that number. */
-static calc_verdict to_whole(calc_expression *e, const calc_node *node, const calc_value *x, calc_value *out)
+/* floor and kin: exact once both ends agree. In the last pass an interval about a whole number (or
+ * about a half, for round) counts as that number. */
+static calc_verdict to_whole(calc_expression *e, const calc_node *node, const calc_value *x,
+                             calc_value *out)
 {
     if (!mpfr_number_p(x->lo) || !mpfr_number_p(x->hi) || mpfr_get_exp(x->hi) > CALC_MAX_BITS ||
         mpfr_get_exp(x->lo) > CALC_MAX_BITS)
@@ -281,8 +301,11 @@ static calc_verdict to_whole(calc_expression *e, const calc_node *node, const ca
         if (!calc_is_last(e))
             verdict = CALC_UNDECIDED;
         else if (wide)
-            verdict = calc_fail(e, node->column, "the value is not known well enough to be rounded to a whole number");
-        else if (node->op == CALC_CEIL || ((node->op == CALC_TRUNC || node->op == CALC_ROUND) && mpfr_sgn(x->lo) < 0))
+            verdict =
+                calc_fail(e, node->column,
+                          "the value is not known well enough to be rounded to a whole number");
+        else if (node->op == CALC_CEIL ||
+                 ((node->op == CALC_TRUNC || node->op == CALC_ROUND) && mpfr_sgn(x->lo) < 0))
             mpz_set(high, low);
     }
     if (!verdict) {
@@ -303,7 +326,8 @@ static calc_verdict floor_division(calc_expression *e, const calc_node *node, co
     calc_value_init(&quotient, e->bits);
     calc_value_init(&product, e->bits);
     calc_verdict verdict = divide(e, node, x, y, &quotient);
-    if (!verdict) verdict = to_whole(e, &floor_node, &quotient, node->op == CALC_MOD ? &quotient : out);
+    if (!verdict)
+        verdict = to_whole(e, &floor_node, &quotient, node->op == CALC_MOD ? &quotient : out);
     if (!verdict && node->op == CALC_MOD) {
         calc_value_enclose(&quotient);
         corners(mpfr_mul, &quotient, y, &product);
@@ -315,10 +339,12 @@ static calc_verdict floor_division(calc_expression *e, const calc_node *node, co
 }
 
 /* round(x, n) of an irrational x: the tie is impossible or not to be told apart from one. */
-static calc_verdict round_places(calc_expression *e, const calc_node *node, calc_value *arg, calc_value *out)
+static calc_verdict round_places(calc_expression *e, const calc_node *node, calc_value *arg,
+                                 calc_value *out)
 {
     if (node->n == 1) return to_whole(e, node, &arg[0], out);
-    if (!arg[1].exact || mpz_cmp_ui(mpq_denref(arg[1].q), 1) != 0 || mpz_cmpabs_ui(mpq_numref(arg[1].q), 1000) > 0)
+    if (!arg[1].exact || mpz_cmp_ui(mpq_denref(arg[1].q), 1) != 0 ||
+        mpz_cmpabs_ui(mpq_numref(arg[1].q), 1000) > 0)
         return calc_fail(e, node->column, "round(x, n) takes a whole n from -1000 to 1000");
     long places = mpz_get_si(mpq_numref(arg[1].q));
     calc_value scale;
@@ -388,33 +414,48 @@ static calc_verdict constant(calc_op op, calc_value *out)
     return CALC_DONE;
 }
 
-static calc_verdict apply(calc_expression *e, const calc_node *node, calc_value *arg, calc_value *out)
+static calc_verdict apply(calc_expression *e, const calc_node *node, calc_value *arg,
+                          calc_value *out)
 {
     switch (node->op) {
-    case CALC_PI: case CALC_E: case CALC_TAU: return constant(node->op, out);
+    case CALC_PI:
+    case CALC_E:
+    case CALC_TAU: return constant(node->op, out);
     case CALC_ADD: add(&arg[0], &arg[1], out); return CALC_DONE;
     case CALC_SUB: sub(&arg[0], &arg[1], out); return CALC_DONE;
     case CALC_MUL: corners(mpfr_mul, &arg[0], &arg[1], out); return CALC_DONE;
     case CALC_DIV: return divide(e, node, &arg[0], &arg[1], out);
-    case CALC_FLOORDIV: case CALC_MOD: return floor_division(e, node, &arg[0], &arg[1], out);
+    case CALC_FLOORDIV:
+    case CALC_MOD: return floor_division(e, node, &arg[0], &arg[1], out);
     case CALC_NEG: return falling(mpfr_neg, &arg[0], out);
     case CALC_PERCENT:
         mpfr_div_ui(out->lo, arg[0].lo, 100, MPFR_RNDD);
         mpfr_div_ui(out->hi, arg[0].hi, 100, MPFR_RNDU);
         return CALC_DONE;
     case CALC_POW: return power(e, node, &arg[0], &arg[1], out);
-    case CALC_FACTORIAL: case CALC_COMB: case CALC_PERM: case CALC_GCD: case CALC_LCM:
-        return calc_fail(e, node->column, "this takes whole numbers");
+    case CALC_FACTORIAL:
+    case CALC_COMB:
+    case CALC_PERM:
+    case CALC_GCD:
+    case CALC_LCM: return calc_fail(e, node->column, "this takes whole numbers");
     case CALC_ABS: absolute(&arg[0], out); return CALC_DONE;
-    case CALC_FLOOR: case CALC_CEIL: case CALC_TRUNC: return to_whole(e, node, &arg[0], out);
+    case CALC_FLOOR:
+    case CALC_CEIL:
+    case CALC_TRUNC: return to_whole(e, node, &arg[0], out);
     case CALC_ROUND: return round_places(e, node, arg, out);
-    case CALC_MIN: case CALC_MAX: case CALC_SUM: case CALC_AVG: return fold(node, arg, out);
+    case CALC_MIN:
+    case CALC_MAX:
+    case CALC_SUM:
+    case CALC_AVG: return fold(node, arg, out);
     case CALC_SQRT: return square_root(e, node, &arg[0], out);
     case CALC_CBRT: return rising(mpfr_cbrt, &arg[0], out);
     case CALC_ROOT: return root(e, node, &arg[0], &arg[1], out);
     case CALC_EXP: return rising(mpfr_exp, &arg[0], out);
-    case CALC_LN: case CALC_LOG: case CALC_LOG2: return logarithm(e, node, arg, out);
-    case CALC_SIN: case CALC_COS: return wave(node->op, &arg[0], out);
+    case CALC_LN:
+    case CALC_LOG:
+    case CALC_LOG2: return logarithm(e, node, arg, out);
+    case CALC_SIN:
+    case CALC_COS: return wave(node->op, &arg[0], out);
     case CALC_TAN: return tangent(e, node, &arg[0], out);
     case CALC_ATAN: return rising(mpfr_atan, &arg[0], out);
     case CALC_SINH: return rising(mpfr_sinh, &arg[0], out);
@@ -427,7 +468,8 @@ static calc_verdict apply(calc_expression *e, const calc_node *node, calc_value 
 
 calc_verdict calc_real(calc_expression *e, const calc_node *node, calc_value *arg, calc_value *out)
 {
-    uint64_t per_bit = node->op >= CALC_POW ? 40 : 2; /* transcendental functions cost many products */
+    uint64_t per_bit =
+        node->op >= CALC_POW ? 40 : 2; /* transcendental functions cost many products */
     if (calc_charge(e, node->column, (uint64_t)e->bits * (per_bit + node->n))) return CALC_FAILED;
     out->exact = false;
     calc_verdict verdict = apply(e, node, arg, out);

@@ -1,5 +1,5 @@
-/* Address classes. For IPv4 a list of what is refused; for IPv6 only global unicast (2000::/3) is let
- * through, so that ranges assigned later are refused until someone looks at them. */
+/* Address classes. For IPv4 a list of what is refused; for IPv6 only global unicast (2000::/3) is
+ * let through, so that ranges assigned later are refused until someone looks at them. */
 #include "tools/web/address.h"
 
 #include <arpa/inet.h>
@@ -46,11 +46,11 @@ static bool is_public6(const uint8_t a[16])
     static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
     static const uint8_t nat64[12] = {0x00, 0x64, 0xff, 0x9b};
     if (memcmp(a, mapped, 12) == 0 || memcmp(a, nat64, 12) == 0) return is_public4(word(a + 12));
-    if (a[0] >> 5 != 1) return false;                                  /* not 2000::/3 */
-    if (a[0] == 0x20 && a[1] == 0x02) return is_public4(word(a + 2));  /* 2002::/16: 6to4 */
-    if (a[0] == 0x20 && a[1] == 0x01 && a[2] < 0x02) return false;     /* 2001::/23: Teredo and kin */
-    if (word(a) == 0x20010db8) return false;                           /* 2001:db8::/32: documentation */
-    if (a[0] == 0x3f && a[1] == 0xff && a[2] < 0x10) return false;     /* 3fff::/20: documentation */
+    if (a[0] >> 5 != 1) return false;                                 /* not 2000::/3 */
+    if (a[0] == 0x20 && a[1] == 0x02) return is_public4(word(a + 2)); /* 2002::/16: 6to4 */
+    if (a[0] == 0x20 && a[1] == 0x01 && a[2] < 0x02) return false; /* 2001::/23: Teredo and kin */
+    if (word(a) == 0x20010db8) return false; /* 2001:db8::/32: documentation */
+    if (a[0] == 0x3f && a[1] == 0xff && a[2] < 0x10) return false; /* 3fff::/20: documentation */
     return true;
 }
 

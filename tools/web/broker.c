@@ -1,6 +1,7 @@
-/* Runs weft-fetch. "get" has the network and an empty root, "text" has neither network nor workspace;
- * both get their work on standard input and give it back on standard output. Nothing they answer is
- * trusted: a line of JSON and bytes of bounded length, parsed by weft's own strict parser. */
+/* Runs weft-fetch. "get" has the network and an empty root, "text" has neither network nor
+ * workspace; both get their work on standard input and give it back on standard output. Nothing
+ * they answer is trusted: a line of JSON and bytes of bounded length, parsed by weft's own strict
+ * parser. */
 #include "tools/web/broker.h"
 
 #include "tools/confine.h"
@@ -22,29 +23,35 @@ static char *candidate(const char *dir, const char *below)
 
 weft_status broker_find(char **out, weft_error *err)
 {
-    static const char *const places[] = {"weft-fetch", "../libexec/weft/weft-fetch", "../tools/weft-fetch"};
+    static const char *const places[] = {"weft-fetch", "../libexec/weft/weft-fetch",
+                                         "../tools/weft-fetch"};
     const char *libexec = getenv("WEFT_LIBEXEC");
     char self[4096];
     if (libexec && *libexec) {
         *out = candidate(libexec, "weft-fetch");
         return *out ? WEFT_OK
-                    : weft_fail(err, WEFT_E_CONFIG, "no program weft-fetch in WEFT_LIBEXEC=%.500s", libexec);
+                    : weft_fail(err, WEFT_E_CONFIG, "no program weft-fetch in WEFT_LIBEXEC=%.500s",
+                                libexec);
     }
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     self[n > 0 ? n : 0] = '\0';
     char *slash = strrchr(self, '/'), *found = NULL;
     if (slash) *slash = '\0';
-    for (size_t i = 0; slash && !found && i < sizeof places / sizeof *places; i++) found = candidate(self, places[i]);
+    for (size_t i = 0; slash && !found && i < sizeof places / sizeof *places; i++)
+        found = candidate(self, places[i]);
     if (!found)
-        return weft_fail(err, WEFT_E_CONFIG, "weft-fetch is not installed beside weft (looked in %.500s and "
-                         "../libexec/weft): set WEFT_LIBEXEC to its directory", self);
+        return weft_fail(err, WEFT_E_CONFIG,
+                         "weft-fetch is not installed beside weft (looked in %.500s and "
+                         "../libexec/weft): set WEFT_LIBEXEC to its directory",
+                         self);
     *out = found;
     return WEFT_OK;
 }
 
 /* Runs one mode; *head and *body borrow from result. */
-static weft_status run(const tool_call *call, const char *mode, const weft_buffer *input, size_t max_bytes,
-                       tool_output *output, weft_sandbox_result *result, bool *ran, weft_error *err)
+static weft_status run(const tool_call *call, const char *mode, const weft_buffer *input,
+                       size_t max_bytes, tool_output *output, weft_sandbox_result *result,
+                       bool *ran, weft_error *err)
 {
     const char *const argv[] = {"/weft-fetch", mode, NULL};
     weft_error why;
@@ -80,9 +87,10 @@ static weft_status run(const tool_call *call, const char *mode, const weft_buffe
     return WEFT_OK;
 }
 
-/* Splits an answer into its head and what follows. NULL, with a refusal, if it is none or an error. */
-static cJSON *read_head(const tool_call *call, const weft_sandbox_stream *answer, tool_output *output,
-                        const char **out_body, size_t *out_n)
+/* Splits an answer into its head and what follows. NULL, with a refusal, if it is none or an error.
+ */
+static cJSON *read_head(const tool_call *call, const weft_sandbox_stream *answer,
+                        tool_output *output, const char **out_body, size_t *out_n)
 {
     const char *newline = memchr(answer->kept, '\n', answer->n_kept);
     cJSON *head = NULL;
@@ -116,8 +124,8 @@ static char *copy_member(const cJSON *head, const char *key)
     return strdup(text ? text : "");
 }
 
-weft_status broker_get(const tool_call *call, const broker_request *request, tool_output *output, broker_page *out,
-                       bool *got, weft_error *err)
+weft_status broker_get(const tool_call *call, const broker_request *request, tool_output *output,
+                       broker_page *out, bool *got, weft_error *err)
 {
     int64_t seconds = call->set->seconds < FETCH_SECONDS ? call->set->seconds : FETCH_SECONDS;
     weft_buffer input = WEFT_BUFFER_INIT;
@@ -159,8 +167,8 @@ weft_status broker_get(const tool_call *call, const broker_request *request, too
     return status;
 }
 
-weft_status broker_text(const tool_call *call, const broker_page *page, tool_output *output, char **out_title,
-                        char **out_text, bool *got, weft_error *err)
+weft_status broker_text(const tool_call *call, const broker_page *page, tool_output *output,
+                        char **out_title, char **out_text, bool *got, weft_error *err)
 {
     weft_buffer input = WEFT_BUFFER_INIT;
     weft_sandbox_result r;

@@ -31,7 +31,8 @@ static void title_of_text(const char *text, weft_buffer *out)
     weft_buffer_append(out, text, n);
 }
 
-weft_status docs_read(const char *docs, const char *path, weft_buffer *out_title, weft_buffer *out_text, weft_error *err)
+weft_status docs_read(const char *docs, const char *path, weft_buffer *out_title,
+                      weft_buffer *out_text, weft_error *err)
 {
     weft_buffer bytes = WEFT_BUFFER_INIT;
     page_text page = {WEFT_BUFFER_INIT, WEFT_BUFFER_INIT};
@@ -58,7 +59,8 @@ weft_status docs_read(const char *docs, const char *path, weft_buffer *out_title
 
 void docs_put_url(const char *path, weft_buffer *out)
 {
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/";
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/";
     weft_buffer_puts(out, "file:");
     for (; *path; path++) {
         if (strchr(plain, *path))

@@ -1,9 +1,10 @@
-/* weft-fetch: the broker. A program of its own, so that what talks to foreign servers and what parses
- * foreign pages holds no model, no workspace, no trace and no key; weft starts it in the sandbox.
+/* weft-fetch: the broker. A program of its own, so that what talks to foreign servers and what
+ * parses foreign pages holds no model, no workspace, no trace and no key; weft starts it in the
+ * sandbox.
  *
- *   weft-fetch get    with network: reads {"url","timeout_ms","max_bytes","allow_private","trust_first"},
- *                     writes {"http_status","url","content_type","cut"} newline body,
- *                     or {"error"}
+ *   weft-fetch get    with network: reads {"url","timeout_ms","max_bytes","allow_private",
+ *                     "trust_first"}, writes {"http_status","url","content_type","cut"} newline
+ *                     body, or {"error"}
  *   weft-fetch text   without: reads {"content_type","url"} newline body,
  *                     writes {"title"} newline text, or {"error"}
  *
@@ -25,7 +26,8 @@ static int reply(cJSON *head_take, const void *bytes, size_t n)
     weft_error err;
     if (head_take) weft_json_compact(head_take, &line);
     weft_buffer_putc(&line, '\n');
-    bool ok = head_take && !line.failed && !weft_write_all(STDOUT_FILENO, line.data, line.size, &err) &&
+    bool ok = head_take && !line.failed &&
+              !weft_write_all(STDOUT_FILENO, line.data, line.size, &err) &&
               (n == 0 || !weft_write_all(STDOUT_FILENO, bytes, n, &err));
     weft_buffer_free(&line);
     cJSON_Delete(head_take);
@@ -83,26 +85,30 @@ static bool begins_like_html(const char *bytes, size_t n)
 {
     size_t at = 0;
     while (at < n && strchr(" \t\r\n\xef\xbb\xbf", bytes[at]) && bytes[at]) at++;
-    return n - at > 6 && (strncasecmp(bytes + at, "<!doct", 6) == 0 || strncasecmp(bytes + at, "<html", 5) == 0);
+    return n - at > 6 &&
+           (strncasecmp(bytes + at, "<!doct", 6) == 0 || strncasecmp(bytes + at, "<html", 5) == 0);
 }
 
 static int text(const cJSON *asked, const char *bytes, size_t n)
 {
-    const char *type = weft_json_string(asked, "content_type"), *url = weft_json_string(asked, "url");
+    const char *type = weft_json_string(asked, "content_type"),
+               *url = weft_json_string(asked, "url");
     char charset[64];
     page_text page;
     weft_error err;
     if (!type || !url) return 2;
     page_charset(type, charset);
     bool html = web_type_is_html(type) || (!*type && begins_like_html(bytes, n));
-    if (!html && memchr(bytes, '\0', n) && strncasecmp(charset, "utf-16", 6) != 0 && strncasecmp(charset, "utf-32", 6) != 0 &&
+    if (!html && memchr(bytes, '\0', n) && strncasecmp(charset, "utf-16", 6) != 0 &&
+        strncasecmp(charset, "utf-32", 6) != 0 &&
         (n < 2 || (memcmp(bytes, "\xff\xfe", 2) != 0 && memcmp(bytes, "\xfe\xff", 2) != 0)))
         return reply_error("the content is no text");
     weft_status status = html ? page_read_html(bytes, n, charset, url, true, &page, &err)
                               : page_read_plain(bytes, n, charset, &page, &err);
     if (status) return reply_error(err.message);
     cJSON *head = cJSON_CreateObject();
-    add_text(head, "title", weft_buffer_str(&page.title), page.title.size < TITLE_BYTES ? page.title.size : TITLE_BYTES);
+    add_text(head, "title", weft_buffer_str(&page.title),
+             page.title.size < TITLE_BYTES ? page.title.size : TITLE_BYTES);
     int exit_status = reply(head, weft_buffer_str(&page.text), page.text.size);
     page_text_free(&page);
     return exit_status;
@@ -119,7 +125,8 @@ int main(int argc, char **argv)
     size_t head = newline ? (size_t)(newline - bytes) : input.size;
     if (weft_json_parse(bytes, head, &asked, &err)) goto done;
     if (strcmp(argv[1], "get") == 0) exit_status = get(asked);
-    if (strcmp(argv[1], "text") == 0 && newline) exit_status = text(asked, newline + 1, input.size - head - 1);
+    if (strcmp(argv[1], "text") == 0 && newline)
+        exit_status = text(asked, newline + 1, input.size - head - 1);
 done:
     cJSON_Delete(asked);
     weft_buffer_free(&input);

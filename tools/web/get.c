@@ -1,10 +1,11 @@
 /* HTTP GET over libcurl.
  *
- * The address is checked when the socket for it is made, with the very address that is then connected
- * to. What a name resolved to earlier, or how the address was spelled (0x7f000001, [::ffff:127.0.0.1]),
- * does not matter, and a name server that answers differently the second time gains nothing.
- * Redirects are followed here and not by libcurl, so that each target passes the same door: http or
- * https, no user and password, checked address. No proxy, no cookies, no netrc, no alternative services.
+ * The address is checked when the socket for it is made, with the very address that is then
+ * connected to. What a name resolved to earlier, or how the address was spelled (0x7f000001,
+ * [::ffff:127.0.0.1]), does not matter, and a name server that answers differently the second time
+ * gains nothing. Redirects are followed here and not by libcurl, so that each target passes the
+ * same door: http or https, no user and password, checked address. No proxy, no cookies, no netrc,
+ * no alternative services.
  */
 #include "tools/web/get.h"
 
@@ -23,7 +24,7 @@ typedef struct hop {
     weft_buffer *body;
     bool cut, refused_type;
     bool any_address;
-    char refused[ADDRESS_TEXT_BYTES];   /* the last address that was refused, or "" */
+    char refused[ADDRESS_TEXT_BYTES]; /* the last address that was refused, or "" */
 } hop;
 
 /* Type without parameters, compared without case. */
@@ -46,9 +47,10 @@ static bool ends_with(const char *text, size_t n, const char *end)
 
 bool web_type_is_text(const char *content_type)
 {
-    static const char *const types[] = {"application/json", "application/xml", "application/xhtml+xml",
-                                        "application/javascript", "application/x-ndjson", "application/yaml",
-                                        "application/x-yaml", "application/toml"};
+    static const char *const types[] = {"application/json",      "application/xml",
+                                        "application/xhtml+xml", "application/javascript",
+                                        "application/x-ndjson",  "application/yaml",
+                                        "application/x-yaml",    "application/toml"};
     size_t n = strcspn(content_type, "; \t");
     if (n == 0 || strncasecmp(content_type, "text/", 5) == 0) return true;
     if (ends_with(content_type, n, "+json") || ends_with(content_type, n, "+xml")) return true;
@@ -90,7 +92,8 @@ static curl_socket_t on_socket(void *context, curlsocktype purpose, struct curl_
     return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
-/* http or https, a host, no user: what curl's own parser makes of the URL, which is what it will use. */
+/* http or https, a host, no user: what curl's own parser makes of the URL, which is what it will
+ * use. */
 static weft_status check_url(const char *url, weft_error *err)
 {
     CURLU *u = curl_url();
@@ -99,14 +102,18 @@ static weft_status check_url(const char *url, weft_error *err)
     weft_status status = WEFT_OK;
     CURLUcode code = curl_url_set(u, CURLUPART_URL, url, 0);
     if (code)
-        status = weft_fail(err, WEFT_E_NETWORK, "%.500s is no URL (%s): write one such as https://example.org/page", url,
+        status = weft_fail(err, WEFT_E_NETWORK,
+                           "%.500s is no URL (%s): write one such as https://example.org/page", url,
                            curl_url_strerror(code));
-    if (!status && (curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) || curl_url_get(u, CURLUPART_HOST, &host, 0)))
-        status = weft_fail(err, WEFT_E_NETWORK, "%.500s is no URL: write one such as https://example.org/page", url);
+    if (!status && (curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) ||
+                    curl_url_get(u, CURLUPART_HOST, &host, 0)))
+        status = weft_fail(err, WEFT_E_NETWORK,
+                           "%.500s is no URL: write one such as https://example.org/page", url);
     if (!status && strcmp(scheme, "http") != 0 && strcmp(scheme, "https") != 0)
         status = weft_fail(err, WEFT_E_NETWORK, "%.500s: only http and https are fetched", url);
     if (!status && !curl_url_get(u, CURLUPART_USER, &user, 0))
-        status = weft_fail(err, WEFT_E_NETWORK, "a URL with a user name is not fetched: leave out what stands before @");
+        status = weft_fail(err, WEFT_E_NETWORK,
+                           "a URL with a user name is not fetched: leave out what stands before @");
     curl_free(scheme);
     curl_free(host);
     curl_free(user);
@@ -140,21 +147,24 @@ static bool set_options(hop *h, const char *url, long left_ms)
 static weft_status fail_transfer(const hop *h, CURLcode code, const char *url, weft_error *err)
 {
     if (h->refused[0])
-        return weft_fail(err, WEFT_E_NETWORK, "%.500s leads to the private address %s, which is not fetched", url, h->refused);
+        return weft_fail(err, WEFT_E_NETWORK,
+                         "%.500s leads to the private address %s, which is not fetched", url,
+                         h->refused);
     switch (code) {
     case CURLE_COULDNT_RESOLVE_HOST:
         return weft_fail(err, WEFT_E_NETWORK, "%.500s: no such host, or no network", url);
     case CURLE_OPERATION_TIMEDOUT:
         return weft_fail(err, WEFT_E_NETWORK, "%.500s: the server took longer than %lld s", url,
                          (long long)(h->request->timeout_ms + 999) / 1000);
-    case CURLE_COULDNT_CONNECT: return weft_fail(err, WEFT_E_NETWORK, "%.500s: the server does not answer", url);
+    case CURLE_COULDNT_CONNECT:
+        return weft_fail(err, WEFT_E_NETWORK, "%.500s: the server does not answer", url);
     default: return weft_fail(err, WEFT_E_NETWORK, "%.500s: %s", url, curl_easy_strerror(code));
     }
 }
 
 /* One request. *out_next is the target of a redirect, or NULL with the reply filled. */
-static weft_status get_once(const get_request *request, const char *url, bool first, int64_t deadline_ns,
-                            char **out_next, get_reply *out, weft_error *err)
+static weft_status get_once(const get_request *request, const char *url, bool first,
+                            int64_t deadline_ns, char **out_next, get_reply *out, weft_error *err)
 {
     hop h = {.request = request,
              .body = &out->body,
@@ -173,7 +183,8 @@ static weft_status get_once(const get_request *request, const char *url, bool fi
     }
     CURLcode code = curl_easy_perform(h.curl);
     if (h.refused_type) {
-        status = weft_fail(err, WEFT_E_NETWORK, "%.500s: content of type %.100s is no text", url, content_type_of(h.curl));
+        status = weft_fail(err, WEFT_E_NETWORK, "%.500s: content of type %.100s is no text", url,
+                           content_type_of(h.curl));
         goto done;
     }
     if (code && !(code == CURLE_WRITE_ERROR && h.cut)) {
@@ -186,8 +197,9 @@ static weft_status get_once(const get_request *request, const char *url, bool fi
     free(out->content_type);
     out->content_type = strdup(content_type_of(h.curl));
     if (next) *out_next = strdup(next);
-    status = out->content_type && (!next || *out_next) ? weft_buffer_ok(&out->body, err)
-                                                       : weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    status = out->content_type && (!next || *out_next)
+                 ? weft_buffer_ok(&out->body, err)
+                 : weft_fail(err, WEFT_E_MEMORY, "out of memory");
 done:
     curl_easy_cleanup(h.curl);
     return status;
@@ -206,7 +218,8 @@ weft_status web_get(const get_request *request, get_reply *out, weft_error *err)
         url = next;
         next = NULL;
         if (hops == GET_REDIRECTS)
-            status = weft_fail(err, WEFT_E_NETWORK, "%.500s redirects more than %d times", request->url, GET_REDIRECTS);
+            status = weft_fail(err, WEFT_E_NETWORK, "%.500s redirects more than %d times",
+                               request->url, GET_REDIRECTS);
     }
     if (status) {
         free(url);

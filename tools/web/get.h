@@ -8,18 +8,18 @@ enum { GET_REDIRECTS = 5, GET_CONNECT_MS = 10000 };
 
 typedef struct get_request {
     const char *url;
-    int64_t timeout_ms;  /* of all hops together */
-    size_t max_bytes;    /* of the decoded body; what is beyond is not read */
-    bool allow_private;  /* private and loopback addresses too */
-    bool trust_first;    /* the URL itself may lead to one, what it redirects to may not */
+    int64_t timeout_ms; /* of all hops together */
+    size_t max_bytes;   /* of the decoded body; what is beyond is not read */
+    bool allow_private; /* private and loopback addresses too */
+    bool trust_first;   /* the URL itself may lead to one, what it redirects to may not */
 } get_request;
 
 typedef struct get_reply {
     long http_status;
-    char *url;           /* after redirects */
-    char *content_type;  /* as sent, "" if none */
+    char *url;          /* after redirects */
+    char *content_type; /* as sent, "" if none */
     weft_buffer body;
-    bool cut;            /* the body is longer than max_bytes */
+    bool cut; /* the body is longer than max_bytes */
 } get_reply;
 
 /* WEFT_E_NETWORK with words for the model, whatever failed before a reply was there. A reply with a

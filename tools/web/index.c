@@ -4,8 +4,8 @@
  *   page(title, body)                           FTS5, rowid = file.id; unicode61 with Porter stems
  *
  * Bringing it up to date is one transaction; readers see the old state or the new one. PRAGMA
- * user_version tells the layout; a file with another one is thrown away. Words of a query are quoted,
- * so that no query can reach FTS5's own syntax.
+ * user_version tells the layout; a file with another one is thrown away. Words of a query are
+ * quoted, so that no query can reach FTS5's own syntax.
  */
 #include "tools/web/index.h"
 
@@ -21,7 +21,8 @@
 enum { INDEX_LAYOUT = 1, BUSY_MS = 20000, QUERY_WORDS = 32 };
 
 static const char layout[] =
-    "CREATE TABLE IF NOT EXISTS file(id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, size INTEGER NOT NULL,"
+    "CREATE TABLE IF NOT EXISTS file(id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, size "
+    "INTEGER NOT NULL,"
     " mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, seen INTEGER NOT NULL);"
     "CREATE VIRTUAL TABLE IF NOT EXISTS page USING fts5(title, body, tokenize='porter unicode61');"
     "PRAGMA user_version = 1;";
@@ -39,12 +40,14 @@ typedef struct docs_index {
 
 static weft_status fail_db(const docs_index *x, const char *what)
 {
-    return weft_fail(x->err, WEFT_E_STORAGE, "index of %s: %s: %s", x->docs, what, sqlite3_errmsg(x->db));
+    return weft_fail(x->err, WEFT_E_STORAGE, "index of %s: %s: %s", x->docs, what,
+                     sqlite3_errmsg(x->db));
 }
 
 static weft_status execute(const docs_index *x, const char *sql)
 {
-    return sqlite3_exec(x->db, sql, NULL, NULL, NULL) == SQLITE_OK ? WEFT_OK : fail_db(x, "execute");
+    return sqlite3_exec(x->db, sql, NULL, NULL, NULL) == SQLITE_OK ? WEFT_OK
+                                                                   : fail_db(x, "execute");
 }
 
 static weft_status step(const docs_index *x, sqlite3_stmt *statement, bool *out_row)
@@ -56,7 +59,8 @@ static weft_status step(const docs_index *x, sqlite3_stmt *statement, bool *out_
 
 static weft_status prepare(const docs_index *x, const char *sql, sqlite3_stmt **out)
 {
-    return sqlite3_prepare_v2(x->db, sql, -1, out, NULL) == SQLITE_OK ? WEFT_OK : fail_db(x, "prepare");
+    return sqlite3_prepare_v2(x->db, sql, -1, out, NULL) == SQLITE_OK ? WEFT_OK
+                                                                      : fail_db(x, "prepare");
 }
 
 /* ---- bringing it up to date ---- */
@@ -81,8 +85,11 @@ static int64_t nanoseconds(struct timespec t)
 static weft_status mark_seen(const docs_index *x, const workspace_entry *entry, bool *out_known)
 {
     sqlite3_stmt *s = NULL;
-    weft_status status = prepare(x, "UPDATE file SET seen = ?1 WHERE path = ?2 AND size = ?3 AND mtime_ns = ?4 "
-                                    "AND ctime_ns = ?5", &s);
+    weft_status status =
+        prepare(x,
+                "UPDATE file SET seen = ?1 WHERE path = ?2 AND size = ?3 AND mtime_ns = ?4 "
+                "AND ctime_ns = ?5",
+                &s);
     if (status) return status;
     sqlite3_bind_int64(s, 1, x->pass);
     sqlite3_bind_text(s, 2, entry->path, -1, SQLITE_TRANSIENT);
@@ -97,8 +104,9 @@ static weft_status mark_seen(const docs_index *x, const workspace_entry *entry, 
 
 static weft_status remove_file(const docs_index *x, const char *path)
 {
-    static const char *const sql[] = {"DELETE FROM page WHERE rowid = (SELECT id FROM file WHERE path = ?1)",
-                                      "DELETE FROM file WHERE path = ?1"};
+    static const char *const sql[] = {
+        "DELETE FROM page WHERE rowid = (SELECT id FROM file WHERE path = ?1)",
+        "DELETE FROM file WHERE path = ?1"};
     weft_status status = WEFT_OK;
     for (size_t i = 0; i < 2 && !status; i++) {
         sqlite3_stmt *s = NULL;
@@ -111,13 +119,15 @@ static weft_status remove_file(const docs_index *x, const char *path)
     return status;
 }
 
-static weft_status insert(const docs_index *x, const workspace_entry *entry, const weft_buffer *title,
-                          const weft_buffer *text)
+static weft_status insert(const docs_index *x, const workspace_entry *entry,
+                          const weft_buffer *title, const weft_buffer *text)
 {
     sqlite3_stmt *file = NULL, *page = NULL;
-    weft_status status = prepare(x, "INSERT INTO file(path, size, mtime_ns, ctime_ns, seen) VALUES(?1, ?2, ?3, ?4, ?5)",
-                                 &file);
-    if (!status) status = prepare(x, "INSERT INTO page(rowid, title, body) VALUES(?1, ?2, ?3)", &page);
+    weft_status status = prepare(
+        x, "INSERT INTO file(path, size, mtime_ns, ctime_ns, seen) VALUES(?1, ?2, ?3, ?4, ?5)",
+        &file);
+    if (!status)
+        status = prepare(x, "INSERT INTO page(rowid, title, body) VALUES(?1, ?2, ?3)", &page);
     if (!status) {
         sqlite3_bind_text(file, 1, entry->path, -1, SQLITE_TRANSIENT);
         sqlite3_bind_int64(file, 2, entry->stat.st_size);
@@ -185,8 +195,10 @@ static weft_status next_pass(docs_index *x)
 static weft_status drop_unseen(const docs_index *x)
 {
     char sql[160];
-    snprintf(sql, sizeof sql, "DELETE FROM page WHERE rowid IN (SELECT id FROM file WHERE seen <> %lld);"
-             "DELETE FROM file WHERE seen <> %lld;", (long long)x->pass, (long long)x->pass);
+    snprintf(sql, sizeof sql,
+             "DELETE FROM page WHERE rowid IN (SELECT id FROM file WHERE seen <> %lld);"
+             "DELETE FROM file WHERE seen <> %lld;",
+             (long long)x->pass, (long long)x->pass);
     return execute(x, sql);
 }
 
@@ -211,7 +223,9 @@ static weft_status open_db(docs_index *x, const char *path)
 {
     sqlite3_stmt *s = NULL;
     bool row = false;
-    if (sqlite3_open_v2(path, &x->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
+    if (sqlite3_open_v2(path, &x->db,
+                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+                        NULL) != SQLITE_OK)
         return fail_db(x, "open");
     sqlite3_busy_timeout(x->db, BUSY_MS);
     weft_status status = execute(x, "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;");
@@ -220,7 +234,8 @@ static weft_status open_db(docs_index *x, const char *path)
     int version = !status && row ? sqlite3_column_int(s, 0) : 0;
     sqlite3_finalize(s);
     if (!status && version != 0 && version != INDEX_LAYOUT)
-        status = weft_fail(x->err, WEFT_E_STORAGE, "index of %s: it has layout %d", x->docs, version);
+        status =
+            weft_fail(x->err, WEFT_E_STORAGE, "index of %s: it has layout %d", x->docs, version);
     return status ? status : execute(x, layout);
 }
 
@@ -287,26 +302,33 @@ static char *column(sqlite3_stmt *s, int i)
     return strdup(text ? text : "");
 }
 
-static weft_status search(const docs_index *x, const char *query, bool all, size_t limit, docs_hits *out)
+static weft_status search(const docs_index *x, const char *query, bool all, size_t limit,
+                          docs_hits *out)
 {
     sqlite3_stmt *s = NULL;
     weft_buffer match = WEFT_BUFFER_INIT;
     weft_status status = WEFT_OK;
     if (!write_match(query, all, &match)) goto done;
     /* a hit in the title weighs as much as five in the text */
-    status = prepare(x, "SELECT file.path, page.title, snippet(page, 1, '', '', ' ... ', 40) FROM page "
-                        "JOIN file ON file.id = page.rowid WHERE page MATCH ?1 ORDER BY bm25(page, 5.0, 1.0), file.path "
-                        "LIMIT ?2", &s);
+    status =
+        prepare(x,
+                "SELECT file.path, page.title, snippet(page, 1, '', '', ' ... ', 40) FROM page "
+                "JOIN file ON file.id = page.rowid WHERE page MATCH ?1 ORDER BY bm25(page, 5.0, "
+                "1.0), file.path "
+                "LIMIT ?2",
+                &s);
     if (status) goto done;
     sqlite3_bind_text(s, 1, weft_buffer_str(&match), -1, SQLITE_STATIC);
-    sqlite3_bind_int64(s, 2, (sqlite3_int64)(limit * 2)); /* the second search meets hits of the first */
+    sqlite3_bind_int64(s, 2,
+                       (sqlite3_int64)(limit * 2)); /* the second search meets hits of the first */
     for (bool row = true; out->n < limit;) {
         status = step(x, s, &row);
         if (status || !row) break;
         if (has_hit(out, (const char *)sqlite3_column_text(s, 0))) continue;
         docs_hit hit = {column(s, 0), column(s, 1), column(s, 2)};
         out->hit[out->n++] = hit;
-        if (!hit.path || !hit.title || !hit.snippet) status = weft_fail(x->err, WEFT_E_MEMORY, "out of memory");
+        if (!hit.path || !hit.title || !hit.snippet)
+            status = weft_fail(x->err, WEFT_E_MEMORY, "out of memory");
         if (status) break;
     }
 done:
@@ -327,7 +349,8 @@ static weft_status count_files(const docs_index *x, size_t *out)
 }
 
 /* Opens, updates, searches. */
-static weft_status search_in(docs_index *x, const char *path, const char *query, size_t limit, docs_hits *out)
+static weft_status search_in(docs_index *x, const char *path, const char *query, size_t limit,
+                             docs_hits *out)
 {
     weft_status status = open_db(x, path);
     if (!status) status = update(x);
@@ -339,8 +362,8 @@ static weft_status search_in(docs_index *x, const char *path, const char *query,
     return status;
 }
 
-weft_status docs_search(const char *docs, const char *cache_dir, const char *query, size_t limit, docs_hits *out,
-                        weft_error *err)
+weft_status docs_search(const char *docs, const char *cache_dir, const char *query, size_t limit,
+                        docs_hits *out, weft_error *err)
 {
     docs_hits hits = {.hit = calloc(limit ? limit : 1, sizeof *hits.hit)};
     char *path = NULL;
@@ -355,7 +378,8 @@ weft_status docs_search(const char *docs, const char *cache_dir, const char *que
         docs_hits_free(&hits);
         hits = (docs_hits){.hit = calloc(limit ? limit : 1, sizeof *hits.hit)};
         x.status = WEFT_OK;
-        status = hits.hit ? search_in(&x, path, query, limit, &hits) : weft_fail(err, WEFT_E_MEMORY, "out of memory");
+        status = hits.hit ? search_in(&x, path, query, limit, &hits)
+                          : weft_fail(err, WEFT_E_MEMORY, "out of memory");
     }
     if (x.root >= 0) close(x.root);
     free(path);

@@ -1,9 +1,9 @@
 /* HTML to text with libxml2's forgiving parser.
  *
- * The tree is walked without recursion, since a page may nest as deep as it likes. Block elements begin
- * new lines, blanks are folded except within <pre>; nothing else is formatted. The parser runs on
- * foreign bytes, so for web pages this file is called in a process that has neither network nor
- * workspace (fetch_main.c).
+ * The tree is walked without recursion, since a page may nest as deep as it likes. Block elements
+ * begin new lines, blanks are folded except within <pre>; nothing else is formatted. The parser
+ * runs on foreign bytes, so for web pages this file is called in a process that has neither network
+ * nor workspace (fetch_main.c).
  */
 #include "tools/web/page.h"
 
@@ -22,39 +22,82 @@ typedef struct writer {
     weft_buffer *out;
     const char *base;
     bool links;
-    int lines;      /* newlines that are due before the next text */
-    bool blank;     /* a space is due */
-    int verbatim;   /* depth of <pre> */
-    int cells;      /* cells so far in this table row */
+    int lines;           /* newlines that are due before the next text */
+    bool blank;          /* a space is due */
+    int verbatim;        /* depth of <pre> */
+    int cells;           /* cells so far in this table row */
     const xmlNode *link; /* the <a> whose "[" was written */
 } writer;
 
 typedef enum element_kind {
     KIND_INLINE,
-    KIND_SKIP,    /* with all it holds */
-    KIND_CHROME,  /* skipped outside a marked main part */
-    KIND_BLOCK,   /* begins and ends a line */
-    KIND_SPACED,  /* and an empty line */
-    KIND_HEADING, KIND_ITEM, KIND_BREAK, KIND_PRE, KIND_ROW, KIND_CELL, KIND_LINK
+    KIND_SKIP,   /* with all it holds */
+    KIND_CHROME, /* skipped outside a marked main part */
+    KIND_BLOCK,  /* begins and ends a line */
+    KIND_SPACED, /* and an empty line */
+    KIND_HEADING,
+    KIND_ITEM,
+    KIND_BREAK,
+    KIND_PRE,
+    KIND_ROW,
+    KIND_CELL,
+    KIND_LINK
 } element_kind;
 
 static const struct {
     const char *name;
     element_kind kind;
 } elements[] = {
-    {"script", KIND_SKIP},   {"style", KIND_SKIP},    {"template", KIND_SKIP}, {"head", KIND_SKIP},
-    {"noscript", KIND_SKIP}, {"svg", KIND_SKIP},      {"iframe", KIND_SKIP},   {"object", KIND_SKIP},
-    {"select", KIND_SKIP},   {"button", KIND_SKIP},   {"textarea", KIND_SKIP}, {"canvas", KIND_SKIP},
-    {"nav", KIND_CHROME},    {"footer", KIND_CHROME}, {"aside", KIND_CHROME},  {"p", KIND_SPACED},
-    {"blockquote", KIND_SPACED}, {"ul", KIND_BLOCK},  {"ol", KIND_BLOCK},      {"dl", KIND_SPACED},
-    {"table", KIND_SPACED},  {"figure", KIND_SPACED}, {"section", KIND_SPACED}, {"article", KIND_SPACED},
-    {"div", KIND_BLOCK},     {"main", KIND_BLOCK},    {"header", KIND_BLOCK},  {"form", KIND_BLOCK},
-    {"body", KIND_BLOCK},    {"dt", KIND_BLOCK},      {"dd", KIND_BLOCK},      {"hr", KIND_SPACED},
-    {"caption", KIND_BLOCK}, {"figcaption", KIND_BLOCK}, {"address", KIND_BLOCK}, {"details", KIND_BLOCK},
-    {"summary", KIND_BLOCK}, {"h1", KIND_HEADING},    {"h2", KIND_HEADING},    {"h3", KIND_HEADING},
-    {"h4", KIND_HEADING},    {"h5", KIND_HEADING},    {"h6", KIND_HEADING},    {"li", KIND_ITEM},
-    {"br", KIND_BREAK},      {"pre", KIND_PRE},       {"tr", KIND_ROW},        {"td", KIND_CELL},
-    {"th", KIND_CELL},       {"a", KIND_LINK},
+    {"script", KIND_SKIP},
+    {"style", KIND_SKIP},
+    {"template", KIND_SKIP},
+    {"head", KIND_SKIP},
+    {"noscript", KIND_SKIP},
+    {"svg", KIND_SKIP},
+    {"iframe", KIND_SKIP},
+    {"object", KIND_SKIP},
+    {"select", KIND_SKIP},
+    {"button", KIND_SKIP},
+    {"textarea", KIND_SKIP},
+    {"canvas", KIND_SKIP},
+    {"nav", KIND_CHROME},
+    {"footer", KIND_CHROME},
+    {"aside", KIND_CHROME},
+    {"p", KIND_SPACED},
+    {"blockquote", KIND_SPACED},
+    {"ul", KIND_BLOCK},
+    {"ol", KIND_BLOCK},
+    {"dl", KIND_SPACED},
+    {"table", KIND_SPACED},
+    {"figure", KIND_SPACED},
+    {"section", KIND_SPACED},
+    {"article", KIND_SPACED},
+    {"div", KIND_BLOCK},
+    {"main", KIND_BLOCK},
+    {"header", KIND_BLOCK},
+    {"form", KIND_BLOCK},
+    {"body", KIND_BLOCK},
+    {"dt", KIND_BLOCK},
+    {"dd", KIND_BLOCK},
+    {"hr", KIND_SPACED},
+    {"caption", KIND_BLOCK},
+    {"figcaption", KIND_BLOCK},
+    {"address", KIND_BLOCK},
+    {"details", KIND_BLOCK},
+    {"summary", KIND_BLOCK},
+    {"h1", KIND_HEADING},
+    {"h2", KIND_HEADING},
+    {"h3", KIND_HEADING},
+    {"h4", KIND_HEADING},
+    {"h5", KIND_HEADING},
+    {"h6", KIND_HEADING},
+    {"li", KIND_ITEM},
+    {"br", KIND_BREAK},
+    {"pre", KIND_PRE},
+    {"tr", KIND_ROW},
+    {"td", KIND_CELL},
+    {"th", KIND_CELL},
+    {"a", KIND_LINK},
 };
 
 static element_kind kind_of(const xmlNode *node)
@@ -127,7 +170,8 @@ static bool attribute_is(const xmlNode *node, const char *name, const char *valu
 static bool is_hidden(const xmlNode *node)
 {
     if (!node->properties) return false;
-    if (attribute_is(node, "hidden", NULL) || attribute_is(node, "aria-hidden", "true")) return true;
+    if (attribute_is(node, "hidden", NULL) || attribute_is(node, "aria-hidden", "true"))
+        return true;
     xmlChar *style = xmlGetProp(node, (const xmlChar *)"style");
     bool hidden = false;
     if (style) {
@@ -135,7 +179,8 @@ static bool is_hidden(const xmlNode *node)
         for (const char *from = to; *from; from++)
             if (!strchr(" \t\r\n", *from)) *to++ = *from;
         *to = '\0';
-        hidden = strcasestr((const char *)style, "display:none") || strcasestr((const char *)style, "visibility:hidden");
+        hidden = strcasestr((const char *)style, "display:none") ||
+                 strcasestr((const char *)style, "visibility:hidden");
     }
     xmlFree(style);
     return hidden;
@@ -149,7 +194,8 @@ static xmlChar *link_target(const writer *w, const xmlNode *node)
     xmlChar *href = w->links ? xmlGetProp(node, (const xmlChar *)"href") : NULL, *whole = NULL;
     if (href && href[0] != '#') whole = xmlBuildURI(href, (const xmlChar *)w->base);
     xmlFree(href);
-    if (whole && strncasecmp((const char *)whole, "http://", 7) != 0 && strncasecmp((const char *)whole, "https://", 8) != 0) {
+    if (whole && strncasecmp((const char *)whole, "http://", 7) != 0 &&
+        strncasecmp((const char *)whole, "https://", 8) != 0) {
         xmlFree(whole);
         whole = NULL;
     }
@@ -220,8 +266,11 @@ static void enter(writer *w, const xmlNode *node)
 static void leave(writer *w, const xmlNode *node)
 {
     switch (kind_of(node)) {
-    case KIND_BLOCK: case KIND_ITEM: case KIND_ROW: due_lines(w, 1); break;
-    case KIND_SPACED: case KIND_HEADING: due_lines(w, 2); break;
+    case KIND_BLOCK:
+    case KIND_ITEM:
+    case KIND_ROW: due_lines(w, 1); break;
+    case KIND_SPACED:
+    case KIND_HEADING: due_lines(w, 2); break;
     case KIND_PRE:
         w->verbatim--;
         due_lines(w, 2);
@@ -264,8 +313,10 @@ static void write_tree(writer *w, const xmlNode *root, bool keep_chrome)
 static const xmlNode *find_element(const xmlNode *root, const char *name)
 {
     for (const xmlNode *node = root->children; node;) {
-        if (node->type == XML_ELEMENT_NODE && strcasecmp((const char *)node->name, name) == 0) return node;
-        node = node->type == XML_ELEMENT_NODE && node->children ? node->children : after(NULL, root, node);
+        if (node->type == XML_ELEMENT_NODE && strcasecmp((const char *)node->name, name) == 0)
+            return node;
+        node = node->type == XML_ELEMENT_NODE && node->children ? node->children
+                                                                : after(NULL, root, node);
     }
     return NULL;
 }
@@ -315,11 +366,12 @@ static bool convert(const char *bytes, size_t n, const char *charset, weft_buffe
     return true;
 }
 
-/* Appends the bytes as UTF-8. charset "" or NULL: UTF-8 if it is valid as such, else Windows-1252, as
- * browsers take it; the same if the charset is unknown. */
+/* Appends the bytes as UTF-8. charset "" or NULL: UTF-8 if it is valid as such, else Windows-1252,
+ * as browsers take it; the same if the charset is unknown. */
 static void to_utf8(const char *bytes, size_t n, const char *charset, weft_buffer *out)
 {
-    bool marked = n >= 2 && (memcmp(bytes, "\xff\xfe", 2) == 0 || memcmp(bytes, "\xfe\xff", 2) == 0);
+    bool marked =
+        n >= 2 && (memcmp(bytes, "\xff\xfe", 2) == 0 || memcmp(bytes, "\xfe\xff", 2) == 0);
     if (marked) charset = "UTF-16";
     if (!marked && n >= 3 && memcmp(bytes, "\xef\xbb\xbf", 3) == 0) bytes += 3, n -= 3;
     bool said = charset && *charset;
@@ -340,8 +392,8 @@ static void meta_charset(const char *bytes, size_t n, char out[64])
     page_charset(begin, out);
 }
 
-weft_status page_read_html(const char *bytes, size_t n, const char *charset, const char *base, bool links,
-                           page_text *out, weft_error *err)
+weft_status page_read_html(const char *bytes, size_t n, const char *charset, const char *base,
+                           bool links, page_text *out, weft_error *err)
 {
     page_text page = {WEFT_BUFFER_INIT, WEFT_BUFFER_INIT};
     char named[64] = "";
@@ -357,7 +409,8 @@ weft_status page_read_html(const char *bytes, size_t n, const char *charset, con
         return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     }
     htmlDocPtr doc = htmlReadMemory(weft_buffer_str(&utf8), (int)utf8.size, base, "UTF-8",
-                                    HTML_PARSE_RECOVER | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING | HTML_PARSE_NONET);
+                                    HTML_PARSE_RECOVER | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING |
+                                        HTML_PARSE_NONET);
     weft_buffer_free(&utf8);
     const xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
     if (root) {
@@ -376,7 +429,8 @@ weft_status page_read_html(const char *bytes, size_t n, const char *charset, con
 
 /* ---- plain text ---- */
 
-weft_status page_read_plain(const char *bytes, size_t n, const char *charset, page_text *out, weft_error *err)
+weft_status page_read_plain(const char *bytes, size_t n, const char *charset, page_text *out,
+                            weft_error *err)
 {
     page_text page = {WEFT_BUFFER_INIT, WEFT_BUFFER_INIT};
     to_utf8(bytes, n, charset, &page.text);

@@ -6,7 +6,13 @@
 #include <string.h>
 #include <strings.h>
 
-enum { DEFAULT_RESULTS = 5, SNIPPET_BYTES = 400, PAGE_BYTES = 2 << 20, ANSWER_BYTES = 2 << 20, SHOWN_ERROR_BYTES = 500 };
+enum {
+    DEFAULT_RESULTS = 5,
+    SNIPPET_BYTES = 400,
+    PAGE_BYTES = 2 << 20,
+    ANSWER_BYTES = 2 << 20,
+    SHOWN_ERROR_BYTES = 500
+};
 
 /* ---- search ---- */
 
@@ -31,7 +37,8 @@ static void put_line(weft_buffer *out, const char *text, size_t max)
     }
 }
 
-static void put_hit(weft_buffer *out, size_t number, const char *title, const char *url, const char *snippet)
+static void put_hit(weft_buffer *out, size_t number, const char *title, const char *url,
+                    const char *snippet)
 {
     weft_buffer_printf(out, "%s%zu. ", number > 1 ? "\n\n" : "", number);
     put_line(out, *title ? title : url, SNIPPET_BYTES);
@@ -49,18 +56,20 @@ static void put_nothing(weft_buffer *out, const char *query)
     weft_buffer_puts(out, "\": try fewer or other words");
 }
 
-static weft_status search_docs(const tool_call *call, const char *query, size_t limit, tool_output *output,
-                               weft_error *err)
+static weft_status search_docs(const tool_call *call, const char *query, size_t limit,
+                               tool_output *output, weft_error *err)
 {
     docs_hits hits;
     weft_error why;
-    weft_status status = docs_search(call->set->docs, call->set->index_cache, query, limit, &hits, &why);
+    weft_status status =
+        docs_search(call->set->docs, call->set->index_cache, query, limit, &hits, &why);
     if (status == WEFT_E_MEMORY) return weft_fail(err, status, "out of memory");
     if (status) return tool_refuse(output, "web_search: %s", why.message);
     for (size_t i = 0; i < hits.n; i++) {
         weft_buffer url = WEFT_BUFFER_INIT;
         docs_put_url(hits.hit[i].path, &url);
-        put_hit(&output->text, i + 1, hits.hit[i].title, weft_buffer_str(&url), hits.hit[i].snippet);
+        put_hit(&output->text, i + 1, hits.hit[i].title, weft_buffer_str(&url),
+                hits.hit[i].snippet);
         if (url.failed) output->text.failed = true;
         weft_buffer_free(&url);
     }
@@ -75,7 +84,8 @@ static weft_status search_docs(const tool_call *call, const char *query, size_t 
 
 static void put_encoded(const char *text, weft_buffer *out)
 {
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
     for (; *text; text++) {
         if (strchr(plain, *text))
             weft_buffer_putc(out, *text);
@@ -91,7 +101,8 @@ static const char *member(const cJSON *object, const char *key)
 }
 
 /* {"results": [{"title", "url", "content"}...]} */
-static void put_searxng(const broker_page *page, const char *query, size_t limit, tool_output *output)
+static void put_searxng(const broker_page *page, const char *query, size_t limit,
+                        tool_output *output)
 {
     cJSON *answer = NULL;
     const cJSON *result;
@@ -103,20 +114,22 @@ static void put_searxng(const broker_page *page, const char *query, size_t limit
         return;
     }
     if (page->cut || weft_json_parse(page->body, page->n, &answer, &why)) {
-        tool_refuse(output, "the search server's answer cannot be read: %s", page->cut ? "it is too long" : why.message);
+        tool_refuse(output, "the search server's answer cannot be read: %s",
+                    page->cut ? "it is too long" : why.message);
         return;
     }
     cJSON_ArrayForEach(result, cJSON_GetObjectItemCaseSensitive(answer, "results"))
     {
         if (n == limit || !*member(result, "url")) continue;
-        put_hit(&output->text, ++n, member(result, "title"), member(result, "url"), member(result, "content"));
+        put_hit(&output->text, ++n, member(result, "title"), member(result, "url"),
+                member(result, "content"));
     }
     if (!n) put_nothing(&output->text, query);
     cJSON_Delete(answer);
 }
 
-static weft_status search_searxng(const tool_call *call, const char *query, size_t limit, tool_output *output,
-                                  weft_error *err)
+static weft_status search_searxng(const tool_call *call, const char *query, size_t limit,
+                                  tool_output *output, weft_error *err)
 {
     weft_buffer url = WEFT_BUFFER_INIT;
     const char *base = call->set->searxng_url;
@@ -146,8 +159,10 @@ weft_status tool_run_web_search(const tool_call *call, tool_output *output, weft
     size_t limit = (size_t)weft_json_int(call->arguments, "max_results", DEFAULT_RESULTS);
     if (call->set->searxng_url) return search_searxng(call, query, limit, output, err);
     if (call->set->docs) return search_docs(call, query, limit, output, err);
-    return tool_refuse(output, "web_search has nothing to search: weft was started without --docs DIR (a folder of .txt, "
-                               ".md and .html files) and without --searxng URL. Go on without it");
+    return tool_refuse(
+        output,
+        "web_search has nothing to search: weft was started without --docs DIR (a folder of .txt, "
+        ".md and .html files) and without --searxng URL. Go on without it");
 }
 
 /* ---- fetch ---- */
@@ -162,22 +177,26 @@ static void put_page(weft_buffer *out, const char *title, const char *url, const
     weft_buffer_puts(out, *text ? text : "[the page holds no text]");
 }
 
-static weft_status fetch_document(const tool_call *call, const char *url, tool_output *output, weft_error *err)
+static weft_status fetch_document(const tool_call *call, const char *url, tool_output *output,
+                                  weft_error *err)
 {
     weft_buffer title = WEFT_BUFFER_INIT, text = WEFT_BUFFER_INIT, shown = WEFT_BUFFER_INIT;
     weft_error why;
     if (!call->set->docs)
-        return tool_refuse(output, "file: URLs name documents of --docs DIR, and weft was started without one");
+        return tool_refuse(
+            output, "file: URLs name documents of --docs DIR, and weft was started without one");
     char *path = docs_path_of(url);
     if (!path) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     weft_status status = docs_read(call->set->docs, *path ? path : ".", &title, &text, &why);
     if (!status) {
         docs_put_url(path, &shown);
-        put_page(&output->text, weft_buffer_str(&title), weft_buffer_str(&shown), weft_buffer_str(&text));
+        put_page(&output->text, weft_buffer_str(&title), weft_buffer_str(&shown),
+                 weft_buffer_str(&text));
     } else if (status == WEFT_E_MEMORY) {
         weft_fail(err, status, "out of memory");
     } else {
-        status = tool_refuse(output, "%s: web_search lists the documents that there are", why.message);
+        status =
+            tool_refuse(output, "%s: web_search lists the documents that there are", why.message);
     }
     free(path);
     weft_buffer_free(&title);
@@ -186,7 +205,8 @@ static weft_status fetch_document(const tool_call *call, const char *url, tool_o
     return status;
 }
 
-static weft_status put_fetched(const tool_call *call, const broker_page *page, tool_output *output, weft_error *err)
+static weft_status put_fetched(const tool_call *call, const broker_page *page, tool_output *output,
+                               weft_error *err)
 {
     char *title = NULL, *text = NULL;
     bool got = false;
@@ -201,7 +221,10 @@ static weft_status put_fetched(const tool_call *call, const broker_page *page, t
         }
     } else {
         put_page(&output->text, title, page->url, text);
-        if (page->cut) weft_buffer_printf(&output->text, "\n[the page is longer than %d bytes: the rest was not read]", PAGE_BYTES);
+        if (page->cut)
+            weft_buffer_printf(&output->text,
+                               "\n[the page is longer than %d bytes: the rest was not read]",
+                               PAGE_BYTES);
     }
     free(title);
     free(text);
@@ -214,7 +237,8 @@ weft_status tool_run_web_fetch(const tool_call *call, tool_output *output, weft_
     broker_page page;
     bool got = false;
     if (strncasecmp(url, "file:", 5) == 0) return fetch_document(call, url, output, err);
-    broker_request request = {.url = url, .max_bytes = PAGE_BYTES, .allow_private = call->set->allow_private_network};
+    broker_request request = {
+        .url = url, .max_bytes = PAGE_BYTES, .allow_private = call->set->allow_private_network};
     weft_status status = broker_get(call, &request, output, &page, &got, err);
     if (status || !got) return status;
     status = put_fetched(call, &page, output, err);
