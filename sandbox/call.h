@@ -12,7 +12,7 @@ typedef struct sandbox_host {
     uid_t uid; /* of workloads, as the host sees them */
     gid_t gid;
     bool has_ids; /* they are not root's */
-    bool trees; /* this process may clone mounts (open_tree) */
+    bool trees;   /* this process may clone mounts (open_tree) */
     sandbox_filter filters[FILTER_COUNT];
     sandbox_cgroups cgroups;
     sandbox_verdict verdict;

@@ -65,8 +65,8 @@ static bool argument_rules_add(scmp_filter_ctx ctx, sandbox_filter_kind kind, sa
     }
     for (size_t i = 0; i < sizeof complements / sizeof *complements; i++) {
         if (!(complements[i].kinds & (1u << kind))) continue;
-        struct scmp_arg_cmp test =
-            SCMP_CMP64(complements[i].arg, SCMP_CMP_NE, complements[i].value);
+        struct scmp_arg_cmp test = {
+            .arg = complements[i].arg, .op = SCMP_CMP_NE, .datum_a = complements[i].value};
         if (!rule_add(ctx, SCMP_ACT_NOTIFY, complements[i].call, 1, &test, fault)) return false;
     }
     return true;

@@ -132,7 +132,10 @@ static void cause_of_user_ns(const sandbox_fault *fault, char *cause, size_t n_c
 void sandbox_cause(const sandbox_fault *fault, char *cause, size_t n_cause, char *cure,
                    size_t n_cure)
 {
-    if (fault->layer == LAYER_IDS && geteuid() == 0 && fault->error == EPERM) {
+    if (!fault->error) {
+        snprintf(cause, n_cause, "the layer was set up but does not hold on this host");
+        snprintf(cure, n_cure, "use another kernel, and report this one: it is a hole");
+    } else if (fault->layer == LAYER_IDS && geteuid() == 0 && fault->error == EPERM) {
         snprintf(cause, n_cause, "this user namespace maps root to root and no id beside it");
         snprintf(cure, n_cure, "run weft as an ordinary user, or map at least 65,536 ids");
     } else if (needs_user_ns(fault->layer)) {
@@ -164,7 +167,8 @@ weft_status sandbox_fault_error(const sandbox_fault *fault, weft_error *err)
     }
     char cause[256], cure[384];
     sandbox_cause(fault, cause, sizeof cause, cure, sizeof cure);
-    return weft_fail(err, fault->code, "sandbox layer %s: %s: %s: %s; %s",
+    return weft_fail(err, fault->code, "sandbox layer %s: %s: %s%s%s; %s",
                      sandbox_layer_name((sandbox_layer)fault->layer), fault->what,
-                     fault->error ? strerror(fault->error) : "failed", cause, cure);
+                     fault->error ? strerror(fault->error) : "", fault->error ? ": " : "", cause,
+                     cure);
 }

@@ -55,17 +55,23 @@ static weft_status put_path(weft_buffer *out, const char *path, weft_error *err)
     return WEFT_OK;
 }
 
-weft_sandbox_limits sandbox_limits_fill(weft_sandbox_limits limits)
+static int64_t between(int64_t value, int64_t fallback, int64_t least, int64_t most)
 {
-    const int64_t most_ms = INT64_C(30) * 24 * 3600 * 1000; /* and no overflow in nanoseconds */
-    if (limits.wall_ms <= 0) limits.wall_ms = 60000;
-    if (limits.wall_ms > most_ms) limits.wall_ms = most_ms;
-    if (limits.cpu_seconds <= 0) limits.cpu_seconds = (limits.wall_ms + 999) / 1000;
-    if (limits.memory_bytes <= 0) limits.memory_bytes = INT64_C(1) << 30;
-    if (limits.processes <= 0) limits.processes = 64;
-    if (limits.file_bytes <= 0) limits.file_bytes = INT64_C(256) << 20;
-    if (limits.output_bytes <= 0) limits.output_bytes = 1 << 20;
-    return limits;
+    if (value <= 0) return fallback;
+    return value < least ? least : value > most ? most : value;
+}
+
+weft_sandbox_limits sandbox_limits_fill(weft_sandbox_limits l)
+{
+    const int64_t mib = 1 << 20, most_seconds = INT64_C(30) * 24 * 3600;
+    l.wall_ms = between(l.wall_ms, 60000, 1, most_seconds * 1000);
+    l.cpu_seconds = between(l.cpu_seconds, (l.wall_ms + 999) / 1000, 1, most_seconds);
+    /* Below 16 MiB the kernel's own memory for a process group does not fit. */
+    l.memory_bytes = between(l.memory_bytes, 1024 * mib, 16 * mib, INT64_C(1) << 50);
+    l.processes = between(l.processes, 64, 1, 1 << 20);
+    l.file_bytes = between(l.file_bytes, 256 * mib, 1, INT64_C(1) << 50);
+    l.output_bytes = between(l.output_bytes, mib, 1, INT64_C(1) << 40);
+    return l;
 }
 
 static size_t count_strings(const char *const *list)

@@ -105,7 +105,8 @@ typedef struct sandbox_verdict {
     sandbox_fault missing[SANDBOX_MAX_MISSING];
 } sandbox_verdict;
 
-/* The limits of a request with the defaults in place of zeros, and no wall time beyond 30 days. */
+/* The limits of a request with the defaults in place of zeros, none so small that nothing runs or so
+ * large that sums overflow. */
 weft_sandbox_limits sandbox_limits_fill(weft_sandbox_limits limits);
 /* Encodes a request with defaults filled in and relative host paths made absolute. */
 weft_status sandbox_request_encode(const weft_sandbox_request *request, weft_buffer *out,

@@ -7,8 +7,8 @@
 #include <sys/types.h>
 
 typedef struct fixture {
-    char dir[64];  /* scratch, mode 0700 */
-    char work[80]; /* a workspace below it */
+    char dir[64];   /* scratch, mode 0700 */
+    char work[80];  /* a workspace below it */
     char token[16]; /* a process name nobody else has */
     weft_launcher *launcher;
 } fixture;

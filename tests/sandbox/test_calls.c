@@ -73,8 +73,9 @@ static void *wait_for_other(void *argument)
     weft_sandbox_result r;
     weft_error err;
     char script[128];
-    snprintf(script, sizeof script, "touch me%d; while ! test -e me%d; do sleep 0.01; done; echo met",
-             c->number, 1 - c->number);
+    snprintf(script, sizeof script,
+             "touch me%d; while ! test -e me%d; do sleep 0.01; done; echo met", c->number,
+             1 - c->number);
     prepare_shell(&p, script);
     p.request.workdir = c->f->work;
     c->wrong = 1;

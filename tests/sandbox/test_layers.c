@@ -125,23 +125,94 @@ static const char *verdict_of(const char *lines, const char *name)
 /* Probes that an ordinary process of any user reaches on any kernel of the last years: if their
  * baseline fails, it is the probe that is broken. */
 static const char *const must_reach[] = {
-    "memory_file", "shared_segment", "semaphores", "message_queue", "segment_table", "trace_me",
-    "pipe_pages", "old_personality", "file_handle", "watch_inodes", "compare_kernel",
-    "hidden_mode", "flush_host", "memory_program", "signal_victim", "limit_victim", "proc_victim",
-    "secret_environment", "unshare_user", "clone_user", "clone3_user", "tcp_loopback",
-    "udp_loopback", "six_socket", "netlink_socket", "unix_path", "unix_abstract", "host_secret",
-    "secret_by_link", "secret_by_hard_link", "secret_by_dots", "leaked_directory", "proc_sys",
-    "system_tree", "host_home", "fifo", "set_id_by_chmod", "set_id_by_open", "own_seccomp",
-    "oom_of_self", "push_input", "push_input_high", NULL,
+    "memory_file",
+    "shared_segment",
+    "semaphores",
+    "message_queue",
+    "segment_table",
+    "trace_me",
+    "pipe_pages",
+    "old_personality",
+    "file_handle",
+    "watch_inodes",
+    "compare_kernel",
+    "hidden_mode",
+    "flush_host",
+    "memory_program",
+    "signal_victim",
+    "limit_victim",
+    "proc_victim",
+    "secret_environment",
+    "unshare_user",
+    "clone_user",
+    "clone3_user",
+    "tcp_loopback",
+    "udp_loopback",
+    "six_socket",
+    "netlink_socket",
+    "unix_path",
+    "unix_abstract",
+    "host_secret",
+    "secret_by_link",
+    "secret_by_hard_link",
+    "secret_by_dots",
+    "leaked_directory",
+    "proc_sys",
+    "system_tree",
+    "host_home",
+    "fifo",
+    "set_id_by_chmod",
+    "set_id_by_open",
+    "own_seccomp",
+    "oom_of_self",
+    "push_input",
+    "push_input_high",
+    NULL,
 };
 static const char *const must_reach_as_root[] = {
-    "bpf_map", "key_add", "key_control", "become_root", "root_groups", "take_capability",
-    "dump_core", "real_time", "lock_memory", "unshare_mount", "unshare_pid", "unshare_net",
-    "unshare_ipc", "unshare_uts", "unshare_cgroup", "clone_mount", "clone_pid", "clone_net",
-    "join_namespace", "mount_new", "mount_again", "unmount", "pivot", "change_root", "open_fs",
-    "clone_tree", "attributes_of_mount", "restart_host", "swap_on", "swap_off", "set_clock",
-    "host_name", "kernel_log", "raw_socket", "write_system", "write_passwd", "write_root",
-    "core_pattern", "device_node", "give_away", "file_capability", "secret_by_proc", "trace_victim",
+    "bpf_map",
+    "key_add",
+    "key_control",
+    "become_root",
+    "root_groups",
+    "take_capability",
+    "dump_core",
+    "real_time",
+    "lock_memory",
+    "unshare_mount",
+    "unshare_pid",
+    "unshare_net",
+    "unshare_ipc",
+    "unshare_uts",
+    "unshare_cgroup",
+    "clone_mount",
+    "clone_pid",
+    "clone_net",
+    "join_namespace",
+    "mount_new",
+    "mount_again",
+    "unmount",
+    "pivot",
+    "change_root",
+    "open_fs",
+    "clone_tree",
+    "attributes_of_mount",
+    "restart_host",
+    "swap_on",
+    "swap_off",
+    "set_clock",
+    "host_name",
+    "kernel_log",
+    "raw_socket",
+    "write_system",
+    "write_passwd",
+    "write_root",
+    "core_pattern",
+    "device_node",
+    "give_away",
+    "file_capability",
+    "secret_by_proc",
+    "trace_victim",
     NULL,
 };
 
@@ -199,10 +270,12 @@ static void every_probe_is_denied_inside(void **state)
     assert_int_equal(kill(t.victim, 0), 0);
     assert_int_not_equal(access("/weft-probe", F_OK), 0);
     /* And the trace will know. */
-    static const char *const counted[] = {"io_uring_setup", "ptrace", "mount", "unshare", "clone",
-                                          "socket", "keyctl", "memfd_create", "chmod", "prlimit64"};
+    static const char *const counted[] = {"io_uring_setup", "ptrace",   "mount",  "unshare",
+                                          "clone",          "socket",   "keyctl", "memfd_create",
+                                          "chmod",          "prlimit64"};
     for (size_t i = 0; i < sizeof counted / sizeof *counted; i++)
-        if (!strstr(r.denials, counted[i])) fail_msg("no denial of %s in %s", counted[i], r.denials);
+        if (!strstr(r.denials, counted[i]))
+            fail_msg("no denial of %s in %s", counted[i], r.denials);
     weft_sandbox_result_free(&r);
     free(outside);
     targets_close(&t);
@@ -220,9 +293,10 @@ static void check_reports_full_and_its_layers(void **state)
     assert_int_equal(weft_json_parse(json, strlen(json), &tree, &err), WEFT_OK);
     assert_string_equal(weft_json_string(tree, "level"), "full");
     const cJSON *layers = cJSON_GetObjectItem(tree, "layers");
-    static const char *const mandatory[] = {
-        "user_ns", "mount_ns", "pid_ns", "net_ns", "ipc_ns", "uts_ns", "cgroup_ns", "ids", "root",
-        "proc", "capabilities", "rlimits", "no_new_privs", "landlock", "seccomp"};
+    static const char *const mandatory[] = {"user_ns",      "mount_ns", "pid_ns",       "net_ns",
+                                            "ipc_ns",       "uts_ns",   "cgroup_ns",    "ids",
+                                            "root",         "proc",     "capabilities", "rlimits",
+                                            "no_new_privs", "landlock", "seccomp"};
     for (size_t i = 0; i < sizeof mandatory / sizeof *mandatory; i++)
         if (!weft_json_bool(layers, mandatory[i], false)) fail_msg("%s is off", mandatory[i]);
     /* Memory is limited one way or the other, and a substitute is told. */
@@ -246,17 +320,18 @@ static void the_status_inside_shows_confinement(void **state)
                  "grep -E '^(CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp|Groups)' "
                  "/proc/self/status | tr -d '\\t '",
                  "Groups:\nCapInh:0000000000000000\nCapPrm:0000000000000000\n"
-                                  "CapEff:0000000000000000\nCapBnd:0000000000000000\n"
-                                  "CapAmb:0000000000000000\nNoNewPrivs:1\nSeccomp:2\n"
-                                  "Seccomp_filters:1\n");
+                 "CapEff:0000000000000000\nCapBnd:0000000000000000\n"
+                 "CapAmb:0000000000000000\nNoNewPrivs:1\nSeccomp:2\n"
+                 "Seccomp_filters:1\n");
     assert_shell(*state, "ls -A / | sort | tr '\\n' ' '",
                  "bin dev etc lib lib32 lib64 proc sbin tmp usr work ");
     assert_shell(*state, "ls -A /dev | sort | tr '\\n' ' '",
                  "fd full null random shm stderr stdin stdout urandom zero ");
     assert_shell(*state, "id -u; hostname 2>/dev/null || cat /proc/sys/kernel/hostname; umask",
                  "1000\nweft\n0077\n");
-    assert_shell(*state, "cat /proc/self/uid_map | tr -s ' ' | cut -d' ' -f3 >/dev/null; ls /proc | "
-                         "grep -c '^1$'",
+    assert_shell(*state,
+                 "cat /proc/self/uid_map | tr -s ' ' | cut -d' ' -f3 >/dev/null; ls /proc | "
+                 "grep -c '^1$'",
                  "0\n");
 }
 

@@ -130,8 +130,8 @@ static void limits_are_set_anew_for_each_call(void **state)
 
 /* --- counts ----------------------------------------------------------------------------------- */
 
-static long counted(fixture *f, const char *mode, const char *argument, const weft_sandbox_limits *l,
-                    weft_sandbox_result *out)
+static long counted(fixture *f, const char *mode, const char *argument,
+                    const weft_sandbox_limits *l, weft_sandbox_result *out)
 {
     prepared p;
     prepare_probe(&p, mode, argument);

@@ -151,9 +151,15 @@ static void bad_requests_are_refused(void **state)
         assert_int_equal(sandbox_request_encode(&bad[i], &b, &err), WEFT_E_USAGE);
         weft_buffer_free(&b);
     }
-    /* No overflow from a wall time that nobody means. */
-    weft_sandbox_limits l = sandbox_limits_fill((weft_sandbox_limits){.wall_ms = INT64_MAX});
-    assert_true(l.wall_ms > 0 && l.wall_ms < INT64_MAX / 1000000);
+    /* No overflow from limits that nobody means, none too small to start a program. */
+    weft_sandbox_limits l = sandbox_limits_fill(
+        (weft_sandbox_limits){INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX});
+    assert_true(l.wall_ms < INT64_MAX / 1000000 && l.cpu_seconds < INT64_MAX / 1000000000);
+    assert_true(l.memory_bytes < INT64_MAX / 4 && l.file_bytes < INT64_MAX / 16);
+    assert_true(l.processes < INT32_MAX);
+    l = sandbox_limits_fill((weft_sandbox_limits){1, 1, 1, 1, 1, 1});
+    assert_int_equal(l.wall_ms, 1);
+    assert_int_equal(l.memory_bytes, 16 << 20);
 }
 
 /* --- groups ----------------------------------------------------------------------------------- */
@@ -214,8 +220,8 @@ static void usage_sums_the_tree(void **state)
         for (int i = 0; i < CHILDREN; i++) {
             if (fork() == 0) {
                 prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-                char *p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                               0);
+                char *p =
+                    mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
                 if (p != MAP_FAILED) memset(p, 1, BYTES);
                 if (write(ready[1], "x", 1) != 1) _exit(1);
                 for (;;) pause();

@@ -110,7 +110,8 @@ static void bytes_pass_as_they_are(void **state)
     assert_int_equal(r.out.n_kept, sizeof expected - 1);
     assert_memory_equal(r.out.kept, expected, sizeof expected - 1);
     weft_sandbox_result_free(&r);
-    assert_shell(f, "echo a > /dev/stdout; echo b > /dev/stderr; echo c >/proc/self/fd/1", "a\nc\n");
+    assert_shell(f, "echo a > /dev/stdout; echo b > /dev/stderr; echo c >/proc/self/fd/1",
+                 "a\nc\n");
 }
 
 static void the_environment_is_fixed(void **state)
@@ -280,9 +281,9 @@ static void binds_cannot_cover_the_system(void **state)
 {
     fixture *f = *state;
     weft_error err = {0};
-    static const char *const forbidden[] = {"/",        "/usr",  "/usr/x", "/work",  "/work/x",
-                                            "/proc/x",  "/dev",  "/tmp",   "/etc",   "tool",
-                                            "/a/../b",  "/a/.",  "/a//b",  "/lib/x", "/bin", ""};
+    static const char *const forbidden[] = {
+        "/",    "/usr", "/usr/x",  "/work", "/work/x", "/proc/x", "/dev", "/tmp",
+        "/etc", "tool", "/a/../b", "/a/.",  "/a//b",   "/lib/x",  "/bin", ""};
     for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++) {
         prepared p;
         weft_sandbox_bind bind = {f->dir, forbidden[i], false};
@@ -373,23 +374,22 @@ static void strict_only_computes(void **state)
 static void ordinary_tools_work(void **state)
 {
     fixture *f = *state;
-    assert_shell(
-        f,
-        "cat > t.py <<'X'\n"
-        "import threading, subprocess, multiprocessing, sqlite3, asyncio, tempfile, os\n"
-        "def square(x): return x * x\n"
-        "if __name__ == '__main__':\n"
-        "    t = threading.Thread(target=lambda: print('thread')); t.start(); t.join()\n"
-        "    print(subprocess.check_output(['echo', 'child']).decode().strip())\n"
-        "    with multiprocessing.Pool(2) as p: print(p.map(square, [1, 2, 3]))\n"
-        "    db = sqlite3.connect('a.db'); db.execute('create table t(x)'); db.commit()\n"
-        "    async def main():\n"
-        "        p = await asyncio.create_subprocess_exec('true'); print(await p.wait())\n"
-        "    asyncio.run(main())\n"
-        "    with tempfile.TemporaryDirectory() as d: print(os.path.dirname(d))\n"
-        "X\n"
-        "python3 t.py",
-        "thread\nchild\n[1, 4, 9]\n0\n/tmp\n");
+    assert_shell(f,
+                 "cat > t.py <<'X'\n"
+                 "import threading, subprocess, multiprocessing, sqlite3, asyncio, tempfile, os\n"
+                 "def square(x): return x * x\n"
+                 "if __name__ == '__main__':\n"
+                 "    t = threading.Thread(target=lambda: print('thread')); t.start(); t.join()\n"
+                 "    print(subprocess.check_output(['echo', 'child']).decode().strip())\n"
+                 "    with multiprocessing.Pool(2) as p: print(p.map(square, [1, 2, 3]))\n"
+                 "    db = sqlite3.connect('a.db'); db.execute('create table t(x)'); db.commit()\n"
+                 "    async def main():\n"
+                 "        p = await asyncio.create_subprocess_exec('true'); print(await p.wait())\n"
+                 "    asyncio.run(main())\n"
+                 "    with tempfile.TemporaryDirectory() as d: print(os.path.dirname(d))\n"
+                 "X\n"
+                 "python3 t.py",
+                 "thread\nchild\n[1, 4, 9]\n0\n/tmp\n");
     assert_shell(f,
                  "printf '#include <stdio.h>\\nint main(void){puts(\"built\");}\\n' > a.c; "
                  "printf 'a: a.c\\n\\tcc -O2 -o a a.c\\n' > Makefile; make -s -j2 && ./a; "
