@@ -152,7 +152,7 @@ static void put_result(const code_call *c, const weft_sandbox_request *request,
     bool bare = !output->error && is_blank(&r->err);
     put_part(bare ? NULL : "stdout", &r->out, out);
     put_part("stderr", &r->err, out);
-    if (!out->size && !c->n_files) weft_buffer_puts(out, "[no output, exit status 0]");
+    if (!out->size && !c->n_files) weft_buffer_puts(out, "[no output, exit status 0: print what you want to see]");
     put_files(c, out);
     weft_buffer_append(&output->stderr_text, r->err.kept, r->err.n_kept);
 }

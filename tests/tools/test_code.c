@@ -48,7 +48,7 @@ static void three_languages(void **state)
                "sqrt(2)); return 0; }",
                false, "1.414");
     code_gives("shell", "for i in 1 2 3; do echo $((i * i)); done", false, "1\n4\n9");
-    code_gives("python", "pass", false, "[no output, exit status 0]");
+    code_gives("python", "pass", false, "[no output, exit status 0: print what you want to see]");
     call_gives(&s, "code_run",
                "{\"language\":\"python\",\"code\":\"print(input()[::-1])\",\"stdin\":\"abc\\n\"}",
                false, "cba");
