@@ -15,7 +15,8 @@ typedef struct reader {
     uint64_t sum; /* keeps the reads from being optimised away */
 } reader;
 
-static void *read_part(void *context) {
+static void *read_part(void *context)
+{
     reader *r = context;
     uint64_t sum[8] = {0};
     for (size_t i = 0; i + 8 <= r->n; i += 8)
@@ -24,7 +25,8 @@ static void *read_part(void *context) {
     return NULL;
 }
 
-static double read_once(const uint64_t *from, size_t words, int threads) {
+static double read_once(const uint64_t *from, size_t words, int threads)
+{
     pthread_t thread[MAX_READERS];
     reader part[MAX_READERS];
     int started = 0;
@@ -43,7 +45,8 @@ static double read_once(const uint64_t *from, size_t words, int threads) {
 
 /* Best of several plain reads, bytes per second, with as many threads as the engine uses; in huge
  * pages where the system gives them, as the weights are. */
-static weft_status plain_read(size_t bytes, int threads, double *out, weft_error *err) {
+static weft_status plain_read(size_t bytes, int threads, double *out, weft_error *err)
+{
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return weft_fail_errno(err, WEFT_E_MEMORY, "map %zu bytes for the plain read", bytes);
@@ -61,7 +64,8 @@ static weft_status plain_read(size_t bytes, int threads, double *out, weft_error
     return WEFT_OK;
 }
 
-static void fill(int32_t *ids, size_t n, int64_t n_vocab) {
+static void fill(int32_t *ids, size_t n, int64_t n_vocab)
+{
     uint64_t x = 88172645463325252u; /* any ids do: speed does not depend on them */
     for (size_t i = 0; i < n; i++) {
         x ^= x << 13;
@@ -76,7 +80,8 @@ typedef struct figures {
 } figures;
 
 static weft_status measure(weft_model *model, size_t n_prompt, size_t n_decode, size_t depth,
-                           figures *out, weft_error *err) {
+                           figures *out, weft_error *err)
+{
     const weft_model_info *info = weft_model_get_info(model);
     size_t n = n_prompt > depth ? n_prompt : depth;
     weft_timeline *timeline = NULL;
@@ -109,7 +114,8 @@ static weft_status measure(weft_model *model, size_t n_prompt, size_t n_decode, 
     return status;
 }
 
-weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *err)
+{
     size_t n_prompt = (size_t)weft_option_int(o, OPT_PROMPT_TOKENS),
            n_decode = (size_t)weft_option_int(o, OPT_DECODE_TOKENS);
     size_t depth = (size_t)weft_option_int(o, OPT_DEPTH);

@@ -18,7 +18,8 @@ typedef struct report {
 static void finding(report *r, const char *what, bool ok, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-static void finding(report *r, const char *what, bool ok, const char *format, ...) {
+static void finding(report *r, const char *what, bool ok, const char *format, ...)
+{
     char text[WEFT_ERROR_BYTES];
     va_list args;
     va_start(args, format);
@@ -36,7 +37,8 @@ static void finding(report *r, const char *what, bool ok, const char *format, ..
     }
 }
 
-static void look_at_cpu(report *r) {
+static void look_at_cpu(report *r)
+{
     bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -49,7 +51,8 @@ static void look_at_cpu(report *r) {
             gib > 2 ? "" : ": the default model needs 2 GiB: use smollm2-135m");
 }
 
-static void look_at_sandbox(report *r) {
+static void look_at_sandbox(report *r)
+{
     weft_launcher *launcher = NULL;
     weft_error err;
     char *layers = NULL;
@@ -69,7 +72,8 @@ static void look_at_sandbox(report *r) {
 }
 
 /* Writes, syncs and reads back a real trace in the runs directory. */
-static void look_at_storage(report *r) {
+static void look_at_storage(report *r)
+{
     char *dir = NULL;
     weft_error err;
     weft_trace *trace = NULL;
@@ -99,7 +103,8 @@ static void look_at_storage(report *r) {
     free(dir);
 }
 
-static void look_at_model(report *r, const char *name) {
+static void look_at_model(report *r, const char *name)
+{
     char *path = NULL;
     weft_error err;
     if (models_resolve(name, &path, &err))
@@ -109,7 +114,8 @@ static void look_at_model(report *r, const char *name) {
     free(path);
 }
 
-weft_status cmd_doctor(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_doctor(const weft_options *o, int *exit_code, weft_error *err)
+{
     report r = {.json = weft_option_flag(o, OPT_JSON), .list = cJSON_CreateArray()};
     look_at_sandbox(&r); /* first: the launcher wants a process without threads */
     look_at_cpu(&r);

@@ -19,7 +19,8 @@ typedef struct logits_view {
     bool failed;
 } logits_view;
 
-static void print_top(logits_view *v, int64_t position, const float *logits) {
+static void print_top(logits_view *v, int64_t position, const float *logits)
+{
     double sum = 0, max = logits[0];
     for (int64_t i = 1; i < v->n_vocab; i++)
         if (logits[i] > max) max = logits[i];
@@ -43,7 +44,8 @@ static void print_top(logits_view *v, int64_t position, const float *logits) {
         printf("],\"next_logprob\":null}\n");
 }
 
-static void on_logits(void *context, int64_t position, const float *logits) {
+static void on_logits(void *context, int64_t position, const float *logits)
+{
     logits_view *v = context;
     if (!v->digest) {
         print_top(v, position, logits);
@@ -59,7 +61,8 @@ static void on_logits(void *context, int64_t position, const float *logits) {
 
 /* Evaluates ids [from, to) on a timeline that is opened over the first `from`. */
 static weft_status logits_part(weft_model *model, const char *kv, logits_view *v, size_t from,
-                               size_t to, weft_error *err) {
+                               size_t to, weft_error *err)
+{
     weft_timeline *timeline = NULL;
     weft_status status = weft_timeline_open(&timeline, model, kv, v->ids, from, err);
     if (!status && weft_timeline_restored(timeline) < (int64_t)from)
@@ -71,7 +74,8 @@ static weft_status logits_part(weft_model *model, const char *kv, logits_view *v
     return status;
 }
 
-weft_status cmd_model_logits(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_model_logits(const weft_options *o, int *exit_code, weft_error *err)
+{
     const char *file = weft_option_text(o, OPT_IDS);
     weft_model *model = NULL;
     weft_buffer input = WEFT_BUFFER_INIT;

@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-weft_status cmd_model_list(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_model_list(const weft_options *o, int *exit_code, weft_error *err)
+{
     models_entry *list = NULL;
     size_t n = 0;
     weft_status status = models_list(&list, &n, err);
@@ -32,20 +33,24 @@ weft_status cmd_model_list(const weft_options *o, int *exit_code, weft_error *er
     return status;
 }
 
-static int on_pull(void *context, const char *what, int64_t done, int64_t total) {
+static int on_pull(void *context, const char *what, int64_t done, int64_t total)
+{
     weft_console_progress(context, what, "bytes", done, total);
     return weft_interrupted;
 }
 
-static void on_notice(void *context, const char *line) {
+static void on_notice(void *context, const char *line)
+{
     weft_console_notice(context, "%s", line);
 }
 
-static void interrupt(int number) {
+static void interrupt(int number)
+{
     weft_interrupted = number;
 }
 
-weft_status cmd_model_pull(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_model_pull(const weft_options *o, int *exit_code, weft_error *err)
+{
     weft_console console;
     models_pulled pulled = {0};
     if (o->n_argument != 1)
@@ -70,14 +75,16 @@ weft_status cmd_model_pull(const weft_options *o, int *exit_code, weft_error *er
     return status;
 }
 
-weft_status cmd_model_rm(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_model_rm(const weft_options *o, int *exit_code, weft_error *err)
+{
     if (o->n_argument != 1)
         return weft_fail(err, WEFT_E_USAGE, "model rm: one NAME is expected: see weft model list");
     return models_remove(o->argument[0], err);
 }
 
 static void describe(const weft_model_info *info, const char *sha256, const char *dialect,
-                     size_t per_thousand) {
+                     size_t per_thousand)
+{
     printf(
         "name          %s\npath          %s\nSHA-256       %s\narchitecture  %s\nquantisation  %s\n"
         "parameters    %.0f M\nvocabulary    %lld\nlayers        %lld\nwidth         %lld\nheads   "
@@ -91,7 +98,8 @@ static void describe(const weft_model_info *info, const char *sha256, const char
         (double)info->file_bytes / 1e6, (double)per_thousand / 1e6);
 }
 
-weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *err)
+{
     weft_model *model = NULL;
     weft_dialect *dialect = NULL;
     weft_error none;

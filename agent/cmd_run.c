@@ -12,12 +12,14 @@
 #include <time.h>
 #include <unistd.h>
 
-static void on_signal(int number) {
+static void on_signal(int number)
+{
     weft_interrupted = number;
 }
 
 /* The first signal ends the run resumably, a second one of the same kind kills. */
-static void catch_signals(void) {
+static void catch_signals(void)
+{
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
@@ -25,7 +27,8 @@ static void catch_signals(void) {
     signal(SIGPIPE, SIG_IGN);
 }
 
-static bool stdin_has_input(void) {
+static bool stdin_has_input(void)
+{
     struct stat st;
     if (isatty(STDIN_FILENO) || fstat(STDIN_FILENO, &st) != 0) return false;
     if (S_ISREG(st.st_mode)) return true;
@@ -35,7 +38,8 @@ static bool stdin_has_input(void) {
 }
 
 /* The task's text: argument, file or standard input; input beside an argument is attached. */
-static weft_status read_task(const weft_options *o, weft_buffer *task, weft_error *err) {
+static weft_status read_task(const weft_options *o, weft_buffer *task, weft_error *err)
+{
     const char *file = o->value[OPT_FILE].text, *word = o->n_argument ? o->argument[0] : NULL;
     enum { TASK_MAX = 8 << 20 };
     weft_status status = WEFT_OK;
@@ -71,7 +75,8 @@ static weft_status read_task(const weft_options *o, weft_buffer *task, weft_erro
 
 /* Copies --attach files into the workspace, read-only, and names them in the task. */
 static weft_status attach_files(const weft_options *o, const char *workspace, weft_buffer *task,
-                                weft_error *err) {
+                                weft_error *err)
+{
     enum { ATTACH_MAX = 256 << 20 };
     weft_status status = WEFT_OK;
     if (o->list[OPT_ATTACH]) weft_buffer_puts(task, "\n\nAttached files in the workspace:");
@@ -90,7 +95,8 @@ static weft_status attach_files(const weft_options *o, const char *workspace, we
     return status ? status : weft_buffer_ok(task, err);
 }
 
-static weft_status make_id(const weft_options *o, char **out, weft_error *err) {
+static weft_status make_id(const weft_options *o, char **out, weft_error *err)
+{
     const char *given = weft_option_text(o, OPT_RUN_ID);
     char text[64];
     if (*given) {
@@ -112,12 +118,14 @@ static weft_status make_id(const weft_options *o, char **out, weft_error *err) {
     return *out ? WEFT_OK : weft_fail(err, WEFT_E_MEMORY, "out of memory");
 }
 
-static void on_event(void *context, int64_t seq, const char *type, const char *line) {
+static void on_event(void *context, int64_t seq, const char *type, const char *line)
+{
     printf("%s\n", line);
     fflush(stdout);
 }
 
-static weft_status start_launcher(weft_run *r, weft_error *err) {
+static weft_status start_launcher(weft_run *r, weft_error *err)
+{
     weft_status status = weft_launcher_start(&r->launcher, err);
     if (status != WEFT_E_SANDBOX) return status;
     weft_console_notice(&r->console, "%s; tools that run code will be refused", err->message);
@@ -125,7 +133,8 @@ static weft_status start_launcher(weft_run *r, weft_error *err) {
     return WEFT_OK;
 }
 
-static void open_console(weft_run *r, const weft_options *o) {
+static void open_console(weft_run *r, const weft_options *o)
+{
     r->options = o;
     r->json = weft_option_flag(o, OPT_JSON);
     r->deltas = r->json && weft_option_flag(o, OPT_DELTAS);
@@ -135,7 +144,8 @@ static void open_console(weft_run *r, const weft_options *o) {
     catch_signals();
 }
 
-static weft_status make_directories(weft_run *r, weft_error *err) {
+static weft_status make_directories(weft_run *r, weft_error *err)
+{
     char *dir = NULL;
     weft_status status = make_id(r->options, &r->id, err);
     if (!status) status = runs_dir(&dir, err);
@@ -154,7 +164,8 @@ static weft_status make_directories(weft_run *r, weft_error *err) {
     return *given ? WEFT_OK : weft_mkdirs(r->workspace, err);
 }
 
-static weft_status write_answer(const weft_run *r, weft_error *err) {
+static weft_status write_answer(const weft_run *r, weft_error *err)
+{
     const char *answer = r->state.answer ? r->state.answer : "",
                *path = weft_option_text(r->options, OPT_OUTPUT);
     size_t n = strlen(answer);
@@ -165,7 +176,8 @@ static weft_status write_answer(const weft_run *r, weft_error *err) {
     return *path ? weft_file_write(path, answer, n, 0644, err) : WEFT_OK;
 }
 
-static void closing_line(weft_run *r) {
+static void closing_line(weft_run *r)
+{
     const run_state *s = &r->state;
     double seconds = (double)(weft_monotonic_ns() - r->started_ns) / 1e9;
     if (!r->timeline) return;
@@ -176,7 +188,8 @@ static void closing_line(weft_run *r) {
         (long long)s->sampled_total, seconds, seconds > 0 ? (double)s->sampled_total / seconds : 0);
 }
 
-static weft_status go(weft_run *r, int *exit_code, weft_error *err) {
+static weft_status go(weft_run *r, int *exit_code, weft_error *err)
+{
     weft_status status = run_loop(r, err);
     weft_console_break(&r->console);
     if (!status) status = write_answer(r, err);
@@ -185,7 +198,8 @@ static weft_status go(weft_run *r, int *exit_code, weft_error *err) {
     return status;
 }
 
-weft_status cmd_run(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_run(const weft_options *o, int *exit_code, weft_error *err)
+{
     weft_run r = {0};
     weft_error late;
     weft_buffer task = WEFT_BUFFER_INIT;
@@ -226,7 +240,8 @@ typedef struct folding {
     weft_error *err;
 } folding;
 
-static bool fold_event(void *context, const weft_event *event) {
+static bool fold_event(void *context, const weft_event *event)
+{
     folding *f = context;
     cJSON *body = NULL;
     f->status = event->body ? weft_json_parse(event->body, event->body_size, &body, f->err)
@@ -240,7 +255,8 @@ static bool fold_event(void *context, const weft_event *event) {
 
 /* RUN and TASK from `resume [RUN | --last] [TASK]`. */
 static weft_status resume_arguments(const weft_options *o, const char **run, const char **task,
-                                    weft_error *err) {
+                                    weft_error *err)
+{
     bool last = weft_option_flag(o, OPT_LAST);
     size_t n = o->n_argument, at = last ? 0 : 1;
     if (!last && n == 0)
@@ -252,7 +268,8 @@ static weft_status resume_arguments(const weft_options *o, const char **run, con
     return WEFT_OK;
 }
 
-static weft_status read_trace(weft_run *r, const char *name, weft_error *err) {
+static weft_status read_trace(weft_run *r, const char *name, weft_error *err)
+{
     weft_status status = find_run(name, weft_option_flag(r->options, OPT_LAST), &r->dir, err);
     if (!status) status = weft_trace_open(&r->trace, r->dir, true, err);
     if (status) return status;
@@ -271,7 +288,8 @@ static weft_status read_trace(weft_run *r, const char *name, weft_error *err) {
     return WEFT_OK;
 }
 
-static weft_status emit_resume(weft_run *r, const char *task, weft_error *err) {
+static weft_status emit_resume(weft_run *r, const char *task, weft_error *err)
+{
     cJSON *body = cJSON_CreateObject();
     if (task) cJSON_AddStringToObject(body, "task", task);
     weft_json_add_int(body, "restored", weft_timeline_restored(r->timeline));
@@ -280,7 +298,8 @@ static weft_status emit_resume(weft_run *r, const char *task, weft_error *err) {
     return run_emit(r, "resume", "", body, WEFT_DURABLE, err);
 }
 
-weft_status cmd_resume(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_resume(const weft_options *o, int *exit_code, weft_error *err)
+{
     weft_run r = {0};
     weft_error late;
     const char *name = NULL, *task = NULL;

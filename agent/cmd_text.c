@@ -8,7 +8,8 @@
 
 /* Calls visit for each line of standard input (without its newline). */
 static weft_status each_line(weft_status (*visit)(void *, const char *, size_t, weft_error *),
-                             void *context, weft_error *err) {
+                             void *context, weft_error *err)
+{
     char *line = NULL;
     size_t capacity = 0, number = 0;
     weft_status status = WEFT_OK;
@@ -31,14 +32,16 @@ typedef struct tokenizing {
     bool decode;
 } tokenizing;
 
-static cJSON *ids_json(const int32_t *ids, size_t n) {
+static cJSON *ids_json(const int32_t *ids, size_t n)
+{
     cJSON *list = cJSON_CreateArray();
     for (size_t i = 0; i < n; i++) cJSON_AddItemToArray(list, cJSON_CreateNumber(ids[i]));
     return list;
 }
 
 static weft_status encode(const tokenizing *t, const char *text, size_t n, cJSON **out,
-                          weft_error *err) {
+                          weft_error *err)
+{
     int32_t *ids = NULL;
     size_t count = 0;
     weft_span span = {text, n, t->trust, WEFT_USER};
@@ -48,8 +51,8 @@ static weft_status encode(const tokenizing *t, const char *text, size_t n, cJSON
     return status;
 }
 
-static weft_status decode(const tokenizing *t, const cJSON *list, weft_buffer *out,
-                          weft_error *err) {
+static weft_status decode(const tokenizing *t, const cJSON *list, weft_buffer *out, weft_error *err)
+{
     int32_t *ids = NULL;
     size_t n = 0;
     weft_status status =
@@ -59,7 +62,8 @@ static weft_status decode(const tokenizing *t, const cJSON *list, weft_buffer *o
     return status ? status : weft_buffer_ok(out, err);
 }
 
-static weft_status tokenize_line(void *context, const char *line, size_t n, weft_error *err) {
+static weft_status tokenize_line(void *context, const char *line, size_t n, weft_error *err)
+{
     const tokenizing *t = context;
     cJSON *in = NULL, *out = cJSON_CreateObject(), *ids = NULL;
     weft_buffer text = WEFT_BUFFER_INIT, clean = WEFT_BUFFER_INIT;
@@ -84,7 +88,8 @@ static weft_status tokenize_line(void *context, const char *line, size_t n, weft
     return status;
 }
 
-static weft_status tokenize_one(const tokenizing *t, const char *text, size_t n, weft_error *err) {
+static weft_status tokenize_one(const tokenizing *t, const char *text, size_t n, weft_error *err)
+{
     cJSON *list = NULL;
     weft_buffer out = WEFT_BUFFER_INIT;
     weft_status status;
@@ -101,7 +106,8 @@ static weft_status tokenize_one(const tokenizing *t, const char *text, size_t n,
     return status;
 }
 
-weft_status cmd_tokenize(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_tokenize(const weft_options *o, int *exit_code, weft_error *err)
+{
     tokenizing t = {.trust = WEFT_PLAIN, .decode = weft_option_flag(o, OPT_DECODE)};
     weft_buffer input = WEFT_BUFFER_INIT;
     if (weft_option_flag(o, OPT_SPECIAL) && weft_option_flag(o, OPT_FOREIGN))
@@ -131,7 +137,8 @@ typedef struct rendering {
     bool ids, jsonl;
 } rendering;
 
-static weft_status render_line(void *context, const char *line, size_t n, weft_error *err) {
+static weft_status render_line(void *context, const char *line, size_t n, weft_error *err)
+{
     const rendering *r = context;
     cJSON *request = NULL, *out = cJSON_CreateObject();
     weft_script script = {0};
@@ -155,7 +162,8 @@ static weft_status render_line(void *context, const char *line, size_t n, weft_e
     return status;
 }
 
-weft_status cmd_render(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_render(const weft_options *o, int *exit_code, weft_error *err)
+{
     rendering r = {.ids = weft_option_flag(o, OPT_AS_IDS), .jsonl = weft_option_flag(o, OPT_JSONL)};
     const char *name = weft_option_text(o, OPT_DIALECT);
     weft_buffer input = WEFT_BUFFER_INIT;

@@ -8,7 +8,8 @@
 #include <unistd.h>
 
 /* A run's launcher and toolset without a run. */
-static weft_status open_tools(weft_run *r, const weft_options *o, bool may_run, weft_error *err) {
+static weft_status open_tools(weft_run *r, const weft_options *o, bool may_run, weft_error *err)
+{
     r->options = o;
     weft_console_init(&r->console, true, weft_option_text(o, OPT_COLOR));
     weft_status status = may_run ? weft_launcher_start(&r->launcher, err) : WEFT_OK;
@@ -19,7 +20,8 @@ static weft_status open_tools(weft_run *r, const weft_options *o, bool may_run, 
     return status ? status : run_open_tools(r, NULL, err);
 }
 
-weft_status cmd_tool_list(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_tool_list(const weft_options *o, int *exit_code, weft_error *err)
+{
     weft_run r = {0};
     weft_status status = open_tools(&r, o, false, err);
     for (size_t i = 0; !status && i < weft_toolset_count(r.tools); i++) {
@@ -40,7 +42,8 @@ weft_status cmd_tool_list(const weft_options *o, int *exit_code, weft_error *err
 }
 
 static weft_status wanted_tool(const weft_options *o, const weft_run *r, const weft_tool_info **out,
-                               weft_error *err) {
+                               weft_error *err)
+{
     if (!o->n_argument) return weft_fail(err, WEFT_E_USAGE, "name a tool: see weft tool list");
     *out = weft_toolset_find(r->tools, o->argument[0]);
     if (*out) return WEFT_OK;
@@ -48,7 +51,8 @@ static weft_status wanted_tool(const weft_options *o, const weft_run *r, const w
                      o->argument[0]);
 }
 
-weft_status cmd_tool_show(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_tool_show(const weft_options *o, int *exit_code, weft_error *err)
+{
     weft_run r = {0};
     const weft_tool_info *info = NULL;
     weft_status status = open_tools(&r, o, false, err);
@@ -76,7 +80,8 @@ weft_status cmd_tool_show(const weft_options *o, int *exit_code, weft_error *err
     return status;
 }
 
-static weft_status temporary_workspace(char **out, weft_error *err) {
+static weft_status temporary_workspace(char **out, weft_error *err)
+{
     char path[] = "/tmp/weft-work-XXXXXX";
     if (!mkdtemp(path)) return weft_fail_errno(err, WEFT_E_STORAGE, "create a workspace in /tmp");
     *out = strdup(path);
@@ -84,7 +89,8 @@ static weft_status temporary_workspace(char **out, weft_error *err) {
 }
 
 static weft_status print_result(const weft_options *o, const weft_tool_result *result,
-                                weft_error *err) {
+                                weft_error *err)
+{
     char hex[WEFT_DIGEST_HEX_BYTES];
     if (!weft_option_flag(o, OPT_JSON)) {
         size_t n = strlen(result->text);
@@ -102,7 +108,8 @@ static weft_status print_result(const weft_options *o, const weft_tool_result *r
     return print_json(out, err);
 }
 
-weft_status cmd_tool_call(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_tool_call(const weft_options *o, int *exit_code, weft_error *err)
+{
     weft_run r = {0};
     const weft_tool_info *info = NULL;
     const char *text = o->n_argument > 1 ? o->argument[1] : "{}",
@@ -136,7 +143,8 @@ weft_status cmd_tool_call(const weft_options *o, int *exit_code, weft_error *err
     return status;
 }
 
-static void write_stream(FILE *to, const weft_sandbox_stream *s) {
+static void write_stream(FILE *to, const weft_sandbox_stream *s)
+{
     if (!s->cut) {
         fwrite(s->kept, 1, s->n_kept, to);
     } else {
@@ -147,7 +155,8 @@ static void write_stream(FILE *to, const weft_sandbox_stream *s) {
     fflush(to);
 }
 
-static cJSON *stream_json(const weft_sandbox_stream *s) {
+static cJSON *stream_json(const weft_sandbox_stream *s)
+{
     weft_buffer text = WEFT_BUFFER_INIT;
     char hex[WEFT_DIGEST_HEX_BYTES];
     cJSON *out = cJSON_CreateObject();
@@ -164,14 +173,16 @@ static cJSON *stream_json(const weft_sandbox_stream *s) {
     return out;
 }
 
-static void add_parsed(cJSON *out, const char *key, const char *json) {
+static void add_parsed(cJSON *out, const char *key, const char *json)
+{
     cJSON *value = NULL;
     if (json && !weft_json_parse(json, strlen(json), &value, NULL))
         cJSON_AddItemToObject(out, key, value);
 }
 
 static weft_status print_confined(const weft_options *o, const weft_sandbox_result *result,
-                                  weft_error *err) {
+                                  weft_error *err)
+{
     if (!weft_option_flag(o, OPT_JSON)) {
         write_stream(stdout, &result->out);
         write_stream(stderr, &result->err);
@@ -193,7 +204,8 @@ static weft_status print_confined(const weft_options *o, const weft_sandbox_resu
     return print_json(out, err);
 }
 
-weft_status cmd_sandbox_run(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_sandbox_run(const weft_options *o, int *exit_code, weft_error *err)
+{
     weft_launcher *launcher = NULL;
     weft_sandbox_result result = {0};
     weft_buffer input = WEFT_BUFFER_INIT;
@@ -226,7 +238,8 @@ weft_status cmd_sandbox_run(const weft_options *o, int *exit_code, weft_error *e
     return status;
 }
 
-weft_status cmd_sandbox_check(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_sandbox_check(const weft_options *o, int *exit_code, weft_error *err)
+{
     weft_launcher *launcher = NULL;
     char *report = NULL;
     cJSON *json = NULL;

@@ -16,11 +16,13 @@ typedef struct summary {
     weft_error *err;
 } summary;
 
-static void take_text(char *to, size_t size, const char *text) {
+static void take_text(char *to, size_t size, const char *text)
+{
     snprintf(to, size, "%s", text ? text : "");
 }
 
-static bool summarise(void *context, const weft_event *event) {
+static bool summarise(void *context, const weft_event *event)
+{
     summary *s = context;
     cJSON *body = NULL;
     s->events++;
@@ -49,7 +51,8 @@ static bool summarise(void *context, const weft_event *event) {
     return !s->status;
 }
 
-static weft_status read_summary(const char *path, summary *s, weft_error *err) {
+static weft_status read_summary(const char *path, summary *s, weft_error *err)
+{
     weft_trace *trace = NULL;
     weft_error late;
     memset(s, 0, sizeof *s);
@@ -61,12 +64,14 @@ static weft_status read_summary(const char *path, summary *s, weft_error *err) {
     return status;
 }
 
-static const char *state_word(const summary *s) {
+static const char *state_word(const summary *s)
+{
     return s->state.ended && *s->reason ? s->reason : "open";
 }
 
 static weft_status list_one(const weft_options *o, const char *id, const char *path,
-                            weft_error *err) {
+                            weft_error *err)
+{
     summary s;
     weft_error why;
     weft_status status = read_summary(path, &s, &why);
@@ -96,7 +101,8 @@ static weft_status list_one(const weft_options *o, const char *id, const char *p
     return status;
 }
 
-weft_status cmd_trace_list(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_trace_list(const weft_options *o, int *exit_code, weft_error *err)
+{
     char *dir = NULL;
     struct dirent **entry = NULL;
     weft_status status = runs_dir(&dir, err);
@@ -117,7 +123,8 @@ weft_status cmd_trace_list(const weft_options *o, int *exit_code, weft_error *er
 
 /* ---- show ---- */
 
-static void print_text(const char *label, const char *text) {
+static void print_text(const char *label, const char *text)
+{
     weft_buffer safe = WEFT_BUFFER_INIT;
     weft_console_escape(text ? text : "", &safe);
     printf("[%s]\n%s%s", label, weft_buffer_str(&safe),
@@ -125,7 +132,8 @@ static void print_text(const char *label, const char *text) {
     weft_buffer_free(&safe);
 }
 
-static void print_call(const cJSON *body, const char *type) {
+static void print_call(const cJSON *body, const char *type)
+{
     char label[160];
     const char *tool = weft_json_string(body, "tool");
     bool result = strcmp(type, "tool.result") == 0;
@@ -136,7 +144,8 @@ static void print_call(const cJSON *body, const char *type) {
     print_text(label, text ? text : weft_json_string(body, "error"));
 }
 
-static void print_event(const weft_event *event, const cJSON *body) {
+static void print_event(const weft_event *event, const cJSON *body)
+{
     static const char *const quiet[] = {"kv", "turn"};
     for (size_t i = 0; i < sizeof quiet / sizeof *quiet; i++)
         if (strcmp(event->type, quiet[i]) == 0) return;
@@ -161,7 +170,8 @@ static void print_event(const weft_event *event, const cJSON *body) {
     }
 }
 
-static bool show_event(void *context, const weft_event *event) {
+static bool show_event(void *context, const weft_event *event)
+{
     const bool *json = context;
     if (*json) {
         printf("{\"body\":%s,\"seq\":%lld,\"span\":\"%s\",\"ts\":\"%s\",\"type\":\"%s\"}\n",
@@ -176,14 +186,15 @@ static bool show_event(void *context, const weft_event *event) {
     return true;
 }
 
-static weft_status open_named(const weft_options *o, weft_trace **out, char **path,
-                              weft_error *err) {
+static weft_status open_named(const weft_options *o, weft_trace **out, char **path, weft_error *err)
+{
     const char *name = o->n_argument ? o->argument[0] : NULL;
     weft_status status = find_run(name, weft_option_flag(o, OPT_LAST), path, err);
     return status ? status : weft_trace_open(out, *path, false, err);
 }
 
-weft_status cmd_trace_show(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_trace_show(const weft_options *o, int *exit_code, weft_error *err)
+{
     weft_trace *trace = NULL;
     char *path = NULL;
     bool json = weft_option_flag(o, OPT_JSON);
@@ -195,11 +206,13 @@ weft_status cmd_trace_show(const weft_options *o, int *exit_code, weft_error *er
     return status;
 }
 
-static double seconds(int64_t ns) {
+static double seconds(int64_t ns)
+{
     return (double)ns / 1e9;
 }
 
-weft_status cmd_trace_stats(const weft_options *o, int *exit_code, weft_error *err) {
+weft_status cmd_trace_stats(const weft_options *o, int *exit_code, weft_error *err)
+{
     const char *name = o->n_argument ? o->argument[0] : NULL;
     char *path = NULL;
     summary s;

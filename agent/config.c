@@ -8,7 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static int find_setting(const char *name, size_t n) {
+static int find_setting(const char *name, size_t n)
+{
     for (int i = 0; i < OPT_COUNT; i++)
         if (weft_option_table[i].setting && strlen(weft_option_table[i].name) == n &&
             strncmp(weft_option_table[i].name, name, n) == 0)
@@ -16,14 +17,16 @@ static int find_setting(const char *name, size_t n) {
     return -1;
 }
 
-static void environment_name(const char *name, char *out, size_t size) {
+static void environment_name(const char *name, char *out, size_t size)
+{
     size_t n = (size_t)snprintf(out, size, "WEFT_");
     for (; *name && n + 1 < size; name++)
         out[n++] = *name == '-' ? '_' : (char)toupper((unsigned char)*name);
     out[n] = '\0';
 }
 
-static weft_status load_environment(weft_options *o, weft_error *err) {
+static weft_status load_environment(weft_options *o, weft_error *err)
+{
     for (int i = 0; i < OPT_COUNT; i++) {
         char name[64];
         if (!weft_option_table[i].setting) continue;
@@ -37,7 +40,8 @@ static weft_status load_environment(weft_options *o, weft_error *err) {
 }
 
 /* The value's text without quotes and escapes; *at ends behind it. */
-static const char *parse_toml_value(const char **at, weft_buffer *out) {
+static const char *parse_toml_value(const char **at, weft_buffer *out)
+{
     const char *p = *at;
     if (*p == '"') {
         for (p++; *p && *p != '"'; p++) {
@@ -70,7 +74,8 @@ static const char *parse_toml_value(const char **at, weft_buffer *out) {
 }
 
 static weft_status load_line(weft_options *o, const char *line, const char *path, size_t number,
-                             weft_error *err) {
+                             weft_error *err)
+{
     const char *p = line + strspn(line, " \t");
     if (!*p || *p == '#') return WEFT_OK;
     size_t n = strcspn(p, " \t=");
@@ -108,7 +113,8 @@ static weft_status load_line(weft_options *o, const char *line, const char *path
     return status;
 }
 
-static weft_status load_file(weft_options *o, const char *path, weft_error *err) {
+static weft_status load_file(weft_options *o, const char *path, weft_error *err)
+{
     if (!weft_file_exists(path)) return WEFT_OK;
     weft_buffer text = WEFT_BUFFER_INIT;
     weft_status status = weft_file_read(path, 1 << 20, &text, err);
@@ -125,7 +131,8 @@ static weft_status load_file(weft_options *o, const char *path, weft_error *err)
     return status;
 }
 
-weft_status weft_config_load(weft_options *o, weft_error *err) {
+weft_status weft_config_load(weft_options *o, weft_error *err)
+{
     weft_status status = load_environment(o, err);
     if (!status) status = load_file(o, "weft.toml", err);
     char *home = weft_config_home();
@@ -138,7 +145,8 @@ weft_status weft_config_load(weft_options *o, weft_error *err) {
     return status;
 }
 
-void weft_config_print(FILE *to, const weft_options *o, bool json) {
+void weft_config_print(FILE *to, const weft_options *o, bool json)
+{
     for (int i = 0; i < OPT_COUNT; i++) {
         const weft_option_spec *spec = &weft_option_table[i];
         if (!spec->setting) continue;

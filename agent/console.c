@@ -9,7 +9,8 @@
 
 enum { BLOCK_LINES = 12, REDRAW_NS = 100000000 };
 
-void weft_console_init(weft_console *c, bool quiet, const char *color) {
+void weft_console_init(weft_console *c, bool quiet, const char *color)
+{
     bool terminal = isatty(STDERR_FILENO) == 1;
     const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
     bool dumb = term && strcmp(term, "dumb") == 0;
@@ -18,7 +19,8 @@ void weft_console_init(weft_console *c, bool quiet, const char *color) {
                (strcmp(color, "auto") == 0 && terminal && !dumb && !(no_color && *no_color));
 }
 
-void weft_console_escape(const char *text, weft_buffer *out) {
+void weft_console_escape(const char *text, weft_buffer *out)
+{
     for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
         bool c1 =
             p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0; /* C1 controls: CSI and kin in UTF-8 */
@@ -31,24 +33,28 @@ void weft_console_escape(const char *text, weft_buffer *out) {
     }
 }
 
-static void paint(const weft_console *c, const char *code) {
+static void paint(const weft_console *c, const char *code)
+{
     if (c->color) fprintf(stderr, "\x1b[%sm", code);
 }
 
-void weft_console_break(weft_console *c) {
+void weft_console_break(weft_console *c)
+{
     if (c->bar) fputs("\r\x1b[K", stderr);
     if (c->text) fputc('\n', stderr);
     c->bar = c->text = false;
 }
 
-static void put_escaped(const char *text) {
+static void put_escaped(const char *text)
+{
     weft_buffer safe = WEFT_BUFFER_INIT;
     weft_console_escape(text, &safe);
     fputs(weft_buffer_str(&safe), stderr);
     weft_buffer_free(&safe);
 }
 
-void weft_console_notice(weft_console *c, const char *format, ...) {
+void weft_console_notice(weft_console *c, const char *format, ...)
+{
     char text[WEFT_ERROR_BYTES];
     va_list args;
     va_start(args, format);
@@ -60,7 +66,8 @@ void weft_console_notice(weft_console *c, const char *format, ...) {
     fputc('\n', stderr);
 }
 
-void weft_console_line(weft_console *c, const char *format, ...) {
+void weft_console_line(weft_console *c, const char *format, ...)
+{
     if (!c->live) return;
     char text[WEFT_ERROR_BYTES];
     va_list args;
@@ -75,7 +82,8 @@ void weft_console_line(weft_console *c, const char *format, ...) {
 }
 
 void weft_console_progress(weft_console *c, const char *phase, const char *unit, int64_t done,
-                           int64_t total) {
+                           int64_t total)
+{
     enum { WIDTH = 24 };
     if (!c->live || total <= 0) return;
     int64_t now = weft_monotonic_ns();
@@ -103,7 +111,8 @@ void weft_console_progress(weft_console *c, const char *phase, const char *unit,
     if (done >= total) weft_console_break(c);
 }
 
-void weft_console_stream(weft_console *c, const char *text, bool dim) {
+void weft_console_stream(weft_console *c, const char *text, bool dim)
+{
     if (!c->live || !*text) return;
     if (c->bar) weft_console_break(c);
     if (dim) paint(c, "2");
@@ -113,7 +122,8 @@ void weft_console_stream(weft_console *c, const char *text, bool dim) {
     c->text = text[strlen(text) - 1] != '\n';
 }
 
-void weft_console_block(weft_console *c, const char *title, const char *text, bool bad) {
+void weft_console_block(weft_console *c, const char *title, const char *text, bool bad)
+{
     if (!c->live) return;
     weft_console_break(c);
     paint(c, bad ? "31" : "36");

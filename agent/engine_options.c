@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-weft_status engine_open(const weft_options *o, bool vocab_only, weft_model **out, weft_error *err) {
+weft_status engine_open(const weft_options *o, bool vocab_only, weft_model **out, weft_error *err)
+{
     const char *isa = weft_option_text(o, OPT_ISA);
     char *path = NULL;
     weft_engine_options options = {
@@ -24,14 +25,16 @@ weft_status engine_open(const weft_options *o, bool vocab_only, weft_model **out
 }
 
 weft_status engine_read_ids(const cJSON *list, int64_t n_vocab, int32_t **out, size_t *n,
-                            weft_error *err) {
+                            weft_error *err)
+{
     const cJSON *item;
     size_t count = 0;
     if (!cJSON_IsArray(list))
         return weft_fail(err, WEFT_E_CONFIG, "a JSON array of token ids is expected");
     int32_t *ids = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof *ids);
     if (!ids) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach(item, list)
+    {
         if (!cJSON_IsNumber(item) || item->valuedouble < 0 ||
             item->valuedouble >= (double)n_vocab ||
             item->valuedouble != (double)(int64_t)item->valuedouble) {

@@ -27,14 +27,16 @@ static const struct {
 };
 
 /* "-m, --model MODEL" */
-static int option_label(char *out, size_t size, const weft_option_spec *spec) {
+static int option_label(char *out, size_t size, const weft_option_spec *spec)
+{
     char letter[8] = "    ";
     if (spec->letter) snprintf(letter, sizeof letter, "-%c, ", spec->letter);
     return snprintf(out, size, "%s--%s%s%s", letter, spec->name, *spec->argument ? " " : "",
                     spec->argument);
 }
 
-static void print_options(FILE *to, weft_verb verb) {
+static void print_options(FILE *to, weft_verb verb)
+{
     fprintf(to, "\nOptions:\n");
     for (int i = 0; i < OPT_COUNT; i++) {
         const weft_option_spec *spec = &weft_option_table[i];
@@ -47,7 +49,8 @@ static void print_options(FILE *to, weft_verb verb) {
     }
 }
 
-void weft_help_print(FILE *to, weft_verb verb) {
+void weft_help_print(FILE *to, weft_verb verb)
+{
     if (verb < VERB_COUNT) {
         const weft_verb_spec *spec = &weft_verb_table[verb];
         fprintf(to, "weft %s%s%s\n%s\n", spec->words, *spec->arguments ? " " : "", spec->arguments,
@@ -63,7 +66,8 @@ void weft_help_print(FILE *to, weft_verb verb) {
             "and weft.toml in the configuration directory; weft config shows them.\n");
 }
 
-static void roff(FILE *to, const char *text) {
+static void roff(FILE *to, const char *text)
+{
     if (*text == '.' || *text == '\'') fputs("\\&", to);
     for (; *text; text++) {
         if (*text == '-')
@@ -75,7 +79,8 @@ static void roff(FILE *to, const char *text) {
     }
 }
 
-void weft_man_print(FILE *to) {
+void weft_man_print(FILE *to)
+{
     fputs(".TH WEFT 1\n.SH NAME\nweft \\- run a task with a local model, its tools and an unbroken "
           "thought\n"
           ".SH SYNOPSIS\n.B weft\n.I verb\n[options] [arguments]\n.SH DESCRIPTION\n",
@@ -121,7 +126,8 @@ void weft_man_print(FILE *to) {
 }
 
 /* Words of one level, each once: first words of verbs, or second words after `first`. */
-static void verb_words(FILE *to, const char *first) {
+static void verb_words(FILE *to, const char *first)
+{
     char seen[1024] = " ";
     for (int v = 0; v < VERB_COUNT; v++) {
         const char *words = weft_verb_table[v].words;
@@ -140,12 +146,14 @@ static void verb_words(FILE *to, const char *first) {
     }
 }
 
-static void option_words(FILE *to, weft_verb verb) {
+static void option_words(FILE *to, weft_verb verb)
+{
     for (int i = 0; i < OPT_COUNT; i++)
         if (weft_option_table[i].verbs >> verb & 1) fprintf(to, "--%s ", weft_option_table[i].name);
 }
 
-static void completion_bash(FILE *to) {
+static void completion_bash(FILE *to)
+{
     fputs("_weft() {\n  local cur=${COMP_WORDS[COMP_CWORD]} verb=\"${COMP_WORDS[1]}\" words=\n"
           "  case \"$verb ${COMP_WORDS[2]}\" in\n",
           to);
@@ -177,7 +185,8 @@ static void completion_bash(FILE *to) {
           to);
 }
 
-static void completion_fish(FILE *to) {
+static void completion_fish(FILE *to)
+{
     fputs("complete -c weft -f -n __fish_use_subcommand -a '", to);
     verb_words(to, NULL);
     fputs("'\n", to);
@@ -197,7 +206,8 @@ static void completion_fish(FILE *to) {
     }
 }
 
-weft_status weft_completion_print(FILE *to, const char *shell, weft_error *err) {
+weft_status weft_completion_print(FILE *to, const char *shell, weft_error *err)
+{
     if (shell && strcmp(shell, "bash") == 0) {
         completion_bash(to);
     } else if (shell && strcmp(shell, "zsh") == 0) {

@@ -5,21 +5,25 @@
 #include <string.h>
 #include <unistd.h>
 
-static weft_status cmd_config(const weft_options *o, int *exit_code, weft_error *err) {
+static weft_status cmd_config(const weft_options *o, int *exit_code, weft_error *err)
+{
     weft_config_print(stdout, o, weft_option_flag(o, OPT_JSON));
     return WEFT_OK;
 }
 
-static weft_status cmd_completion(const weft_options *o, int *exit_code, weft_error *err) {
+static weft_status cmd_completion(const weft_options *o, int *exit_code, weft_error *err)
+{
     return weft_completion_print(stdout, o->n_argument ? o->argument[0] : NULL, err);
 }
 
-static weft_status cmd_man(const weft_options *o, int *exit_code, weft_error *err) {
+static weft_status cmd_man(const weft_options *o, int *exit_code, weft_error *err)
+{
     weft_man_print(stdout);
     return WEFT_OK;
 }
 
-static weft_status cmd_help(const weft_options *o, int *exit_code, weft_error *err) {
+static weft_status cmd_help(const weft_options *o, int *exit_code, weft_error *err)
+{
     char words[64] = "";
     if (!o->n_argument) {
         weft_help_print(stdout, VERB_COUNT);
@@ -66,7 +70,8 @@ static weft_command *const commands[VERB_COUNT] = {
     [VERB_HELP] = cmd_help,
 };
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     weft_options options;
     weft_error err = {WEFT_OK, ""};
     int exit_code = 0;

@@ -21,7 +21,8 @@ const weft_verb_spec weft_verb_table[VERB_COUNT] = {
 };
 
 /* Edit distance of two short words, for "did you mean". */
-static size_t distance(const char *a, const char *b) {
+static size_t distance(const char *a, const char *b)
+{
     enum { LONGEST = 32 };
     size_t n = strlen(b), row[LONGEST + 1];
     if (n > LONGEST || strlen(a) > LONGEST) return LONGEST;
@@ -40,7 +41,8 @@ static size_t distance(const char *a, const char *b) {
     return row[n];
 }
 
-static weft_status unknown_verb(const char *word, const char *sub, weft_error *err) {
+static weft_status unknown_verb(const char *word, const char *sub, weft_error *err)
+{
     const char *near = NULL;
     size_t best = 4;
     char whole[128];
@@ -58,7 +60,8 @@ static weft_status unknown_verb(const char *word, const char *sub, weft_error *e
     return weft_fail(err, WEFT_E_USAGE, "unknown verb \"%s\": see weft help", whole);
 }
 
-static bool words_match(const char *words, const char *word, const char *sub, bool *two) {
+static bool words_match(const char *words, const char *word, const char *sub, bool *two)
+{
     const char *space = strchr(words, ' ');
     *two = space != NULL;
     if (!space) return strcmp(words, word) == 0;
@@ -67,7 +70,8 @@ static bool words_match(const char *words, const char *word, const char *sub, bo
 }
 
 /* Finds the verb of argv[1..]; *used is how many words it took. Two-word verbs win. */
-static weft_status find_verb(int argc, char **argv, weft_verb *out, int *used, weft_error *err) {
+static weft_status find_verb(int argc, char **argv, weft_verb *out, int *used, weft_error *err)
+{
     const char *word = argc > 1 ? argv[1] : "help", *sub = argc > 2 ? argv[2] : NULL;
     if (strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0) word = "help";
     int found = -1;
@@ -88,7 +92,8 @@ static weft_status find_verb(int argc, char **argv, weft_verb *out, int *used, w
     return WEFT_OK;
 }
 
-static weft_status check_kind(weft_option id, const char *text, weft_error *err) {
+static weft_status check_kind(weft_option id, const char *text, weft_error *err)
+{
     const weft_option_spec *spec = &weft_option_table[id];
     char *end;
     errno = 0;
@@ -122,7 +127,8 @@ static weft_status check_kind(weft_option id, const char *text, weft_error *err)
     return WEFT_OK;
 }
 
-static weft_status list_add(weft_options *o, weft_option id, const char *text, weft_error *err) {
+static weft_status list_add(weft_options *o, weft_option id, const char *text, weft_error *err)
+{
     size_t n = 0;
     while (o->list[id] && o->list[id][n]) n++;
     char **list = realloc(o->list[id], (n + 2) * sizeof *list);
@@ -138,7 +144,8 @@ static weft_status list_add(weft_options *o, weft_option id, const char *text, w
 }
 
 weft_status weft_options_set(weft_options *o, weft_option id, const char *text, const char *origin,
-                             weft_error *err) {
+                             weft_error *err)
+{
     weft_status status = check_kind(id, text, err);
     if (status) return status;
     if (weft_option_table[id].kind == KIND_LIST) return list_add(o, id, text, err);
@@ -148,7 +155,8 @@ weft_status weft_options_set(weft_options *o, weft_option id, const char *text, 
     return o->value[id].text ? WEFT_OK : weft_fail(err, WEFT_E_MEMORY, "out of memory");
 }
 
-static int find_option(weft_verb verb, const char *name, size_t n, char letter) {
+static int find_option(weft_verb verb, const char *name, size_t n, char letter)
+{
     for (int i = 0; i < OPT_COUNT; i++) {
         const weft_option_spec *spec = &weft_option_table[i];
         if (!(spec->verbs >> verb & 1)) continue;
@@ -159,7 +167,8 @@ static int find_option(weft_verb verb, const char *name, size_t n, char letter) 
     return -1;
 }
 
-static weft_status unknown_option(weft_verb verb, const char *word, weft_error *err) {
+static weft_status unknown_option(weft_verb verb, const char *word, weft_error *err)
+{
     const char *near = NULL, *words = weft_verb_table[verb].words;
     size_t best = 3;
     for (int i = 0; i < OPT_COUNT; i++) {
@@ -179,7 +188,8 @@ static weft_status unknown_option(weft_verb verb, const char *word, weft_error *
 }
 
 /* One word that begins with '-'. *at is advanced when the value is the next word. */
-static weft_status parse_option(weft_options *o, int argc, char **argv, int *at, weft_error *err) {
+static weft_status parse_option(weft_options *o, int argc, char **argv, int *at, weft_error *err)
+{
     const char *word = argv[*at], *value = NULL;
     int id;
     if (word[1] == '-') {
@@ -206,7 +216,8 @@ static weft_status parse_option(weft_options *o, int argc, char **argv, int *at,
     return weft_options_set(o, (weft_option)id, value, "flag", err);
 }
 
-weft_status weft_options_parse(weft_options *o, int argc, char **argv, weft_error *err) {
+weft_status weft_options_parse(weft_options *o, int argc, char **argv, weft_error *err)
+{
     int used = 0;
     memset(o, 0, sizeof *o);
     weft_status status = find_verb(argc, argv, &o->verb, &used, err);
@@ -225,7 +236,8 @@ weft_status weft_options_parse(weft_options *o, int argc, char **argv, weft_erro
     return status;
 }
 
-void weft_options_free(weft_options *o) {
+void weft_options_free(weft_options *o)
+{
     for (int i = 0; i < OPT_COUNT; i++) {
         free(o->value[i].text);
         for (size_t k = 0; o->list[i] && o->list[i][k]; k++) free(o->list[i][k]);
@@ -235,18 +247,22 @@ void weft_options_free(weft_options *o) {
     memset(o, 0, sizeof *o);
 }
 
-const char *weft_option_text(const weft_options *o, weft_option id) {
+const char *weft_option_text(const weft_options *o, weft_option id)
+{
     return o->value[id].text ? o->value[id].text : weft_option_table[id].fallback;
 }
 
-int64_t weft_option_int(const weft_options *o, weft_option id) {
+int64_t weft_option_int(const weft_options *o, weft_option id)
+{
     return strtoll(weft_option_text(o, id), NULL, 10);
 }
 
-double weft_option_real(const weft_options *o, weft_option id) {
+double weft_option_real(const weft_options *o, weft_option id)
+{
     return strtod(weft_option_text(o, id), NULL);
 }
 
-bool weft_option_flag(const weft_options *o, weft_option id) {
+bool weft_option_flag(const weft_options *o, weft_option id)
+{
     return strcmp(weft_option_text(o, id), "true") == 0;
 }

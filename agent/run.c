@@ -7,11 +7,13 @@
 
 volatile int weft_interrupted;
 
-int64_t run_elapsed_ns(const weft_run *r) {
+int64_t run_elapsed_ns(const weft_run *r)
+{
     return r->elapsed_before_ns + (weft_monotonic_ns() - r->started_ns);
 }
 
-void run_add_counters(const weft_run *r, cJSON *body) {
+void run_add_counters(const weft_run *r, cJSON *body)
+{
     weft_json_add_int(body, "elapsed_ns", run_elapsed_ns(r));
     if (r->timeline)
         weft_json_add_int(body, "evaluated",
@@ -19,7 +21,8 @@ void run_add_counters(const weft_run *r, cJSON *body) {
 }
 
 weft_status run_emit(weft_run *r, const char *type, const char *span, cJSON *body,
-                     weft_durability durability, weft_error *err) {
+                     weft_durability durability, weft_error *err)
+{
     if (!body) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     weft_status status = weft_trace_append(r->trace, type, span, body, durability, NULL, err);
     if (!status) status = run_state_apply(&r->state, type, body, err);
@@ -27,7 +30,8 @@ weft_status run_emit(weft_run *r, const char *type, const char *span, cJSON *bod
     return status;
 }
 
-weft_status run_limit(weft_run *r, const char *name, int64_t value, weft_error *err) {
+weft_status run_limit(weft_run *r, const char *name, int64_t value, weft_error *err)
+{
     cJSON *body = cJSON_CreateObject();
     cJSON_AddStringToObject(body, "limit", name);
     weft_json_add_int(body, "value", value);
@@ -42,7 +46,8 @@ weft_status run_limit(weft_run *r, const char *name, int64_t value, weft_error *
 
 /* Records and appends a script, leaving out what is recorded already. Its last segment is `open`:
  * the generation prompt stands behind it. */
-static weft_status write_script(weft_run *r, weft_script *script, weft_error *err) {
+static weft_status write_script(weft_run *r, weft_script *script, weft_error *err)
+{
     int32_t *ids = NULL;
     weft_segment *label = NULL;
     size_t n = 0, segment = 0, done = r->state.script_done;
@@ -75,13 +80,15 @@ static weft_status write_script(weft_run *r, weft_script *script, weft_error *er
     return status;
 }
 
-static weft_think read_think(const cJSON *begin) {
+static weft_think read_think(const cJSON *begin)
+{
     const char *think = weft_json_string(begin, "think");
     if (think && strcmp(think, "on") == 0) return WEFT_THINK_ON;
     return think && strcmp(think, "off") == 0 ? WEFT_THINK_OFF : WEFT_THINK_AUTO;
 }
 
-static weft_status step_opening(weft_run *r, weft_error *err) {
+static weft_status step_opening(weft_run *r, weft_error *err)
+{
     const cJSON *begin = r->state.begin;
     const char *task = weft_json_string(begin, "task");
     weft_script script = {0};
@@ -96,7 +103,8 @@ static weft_status step_opening(weft_run *r, weft_error *err) {
     return status;
 }
 
-static weft_status step_results(weft_run *r, weft_error *err) {
+static weft_status step_results(weft_run *r, weft_error *err)
+{
     const run_state *s = &r->state;
     weft_script script = {0};
     weft_result_text *results = calloc(s->n_call, sizeof *results);
@@ -111,7 +119,8 @@ static weft_status step_results(weft_run *r, weft_error *err) {
     return status;
 }
 
-static weft_status step_user(weft_run *r, weft_error *err) {
+static weft_status step_user(weft_run *r, weft_error *err)
+{
     const run_state *s = &r->state;
     weft_script script = {0};
     weft_status status = weft_dialect_user(r->dialect, s->turn_closed, s->user ? s->user : "",
@@ -121,7 +130,8 @@ static weft_status step_user(weft_run *r, weft_error *err) {
     return status;
 }
 
-static weft_status advance(weft_run *r, weft_error *err) {
+static weft_status advance(weft_run *r, weft_error *err)
+{
     for (;;) {
         weft_status status = WEFT_OK;
         if (weft_interrupted)
@@ -142,7 +152,8 @@ static weft_status advance(weft_run *r, weft_error *err) {
     }
 }
 
-static const char *end_reason(weft_status status) {
+static const char *end_reason(weft_status status)
+{
     switch (status) {
     case WEFT_OK: return "answer";
     case WEFT_E_LIMIT: return "limit";
@@ -152,7 +163,8 @@ static const char *end_reason(weft_status status) {
     }
 }
 
-static cJSON *end_body(weft_run *r, weft_status status, const weft_error *why) {
+static cJSON *end_body(weft_run *r, weft_status status, const weft_error *why)
+{
     const run_state *s = &r->state;
     cJSON *body = cJSON_CreateObject(), *counts = cJSON_AddObjectToObject(body, "counts");
     cJSON_AddStringToObject(body, "reason", end_reason(status));
@@ -169,7 +181,8 @@ static cJSON *end_body(weft_run *r, weft_status status, const weft_error *why) {
     return body;
 }
 
-weft_status run_loop(weft_run *r, weft_error *err) {
+weft_status run_loop(weft_run *r, weft_error *err)
+{
     weft_error late;
     weft_status status = advance(r, err);
     if (status == WEFT_E_STORAGE)

@@ -98,12 +98,16 @@ static weft_status guard_repeat(job *j, weft_error *err)
     free(key);
     if (!earlier) return WEFT_OK;
     j->repeated = true;
-    /* words that the 1.5B follows; others made it refuse, or call again */
+    /* Words that the 1.5B follows: others made it refuse, or call again; without the question it
+     * answers what the repeated call was about. A long question would crowd out the results. */
+    enum { QUESTION_BYTES = 600 };
+    const char *question = j->run->state.question;
+    bool restate = question && strlen(question) <= QUESTION_BYTES;
     return settle(
         j, false, err,
-        "You already made this call and its result was %s. Now answer the question in plain words, "
-        "without a call.",
-        earlier);
+        "You already made this call and its result was %s. You have every result you need. "
+        "Now answer in plain words, without a call%s%s",
+        earlier, restate ? ": " : ".", restate ? question : "");
 }
 
 /* In the same transaction as the result that carries the words. */

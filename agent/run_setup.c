@@ -7,7 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static void add_text(cJSON *body, const char *key, const char *text) {
+static void add_text(cJSON *body, const char *key, const char *text)
+{
     if (text && *text) cJSON_AddStringToObject(body, key, text);
 }
 
@@ -19,20 +20,29 @@ static const weft_option counted[] = {OPT_TOP_K,       OPT_THINK_BUDGET,   OPT_J
                                       OPT_MAX_TURNS,   OPT_MAX_TOOL_CALLS, OPT_MAX_TOKENS,
                                       OPT_MAX_SECONDS, OPT_MAX_REPEATS};
 
-static void option_key(weft_option id, char out[32]) {
+/* "max_turns" for max-turns. In run.begin `tools` is the list of what is offered, so the option that
+ * chose among the built-in ones has another name there. */
+static void option_key(weft_option id, char out[32])
+{
     size_t n = 0;
+    if (id == OPT_TOOLS) {
+        memcpy(out, "builtins", sizeof "builtins");
+        return;
+    }
     for (const char *p = weft_option_table[id].name; *p && n < 31; p++)
         out[n++] = *p == '-' ? '_' : *p;
     out[n] = '\0';
 }
 
-static weft_status read_system(const char *text, weft_buffer *out, weft_error *err) {
+static weft_status read_system(const char *text, weft_buffer *out, weft_error *err)
+{
     if (text[0] == '@') return weft_file_read(text + 1, 1 << 20, out, err);
     weft_buffer_puts(out, text);
     return weft_buffer_ok(out, err);
 }
 
-static cJSON *tool_list(const weft_toolset *tools) {
+static cJSON *tool_list(const weft_toolset *tools)
+{
     cJSON *list = cJSON_CreateArray();
     for (size_t i = 0; i < weft_toolset_count(tools); i++) {
         const weft_tool_info *info = weft_toolset_info(tools, i);
@@ -47,7 +57,8 @@ static cJSON *tool_list(const weft_toolset *tools) {
     return list;
 }
 
-static weft_status add_model(weft_run *r, cJSON *body, weft_error *err) {
+static weft_status add_model(weft_run *r, cJSON *body, weft_error *err)
+{
     const weft_model_info *info = weft_model_get_info(r->model);
     uint8_t digest[WEFT_DIGEST_BYTES];
     char hex[WEFT_DIGEST_HEX_BYTES];
@@ -66,7 +77,8 @@ static weft_status add_model(weft_run *r, cJSON *body, weft_error *err) {
     return WEFT_OK;
 }
 
-weft_status run_begin_body(weft_run *r, const char *task, cJSON **out, weft_error *err) {
+weft_status run_begin_body(weft_run *r, const char *task, cJSON **out, weft_error *err)
+{
     const weft_options *o = r->options;
     weft_buffer system = WEFT_BUFFER_INIT;
     cJSON *body = cJSON_CreateObject();
@@ -94,7 +106,7 @@ weft_status run_begin_body(weft_run *r, const char *task, cJSON **out, weft_erro
         cJSON_AddItemToArray(manifests, cJSON_CreateString(whole ? whole : *path));
         free(whole);
     }
-    cJSON_AddItemToObject(body, "offered", tool_list(r->tools));
+    cJSON_AddItemToObject(body, "tools", tool_list(r->tools));
     char *layers = NULL;
     weft_error none;
     if (!status && r->launcher && !weft_sandbox_check(r->launcher, &layers, &none)) {
@@ -114,7 +126,8 @@ weft_status run_begin_body(weft_run *r, const char *task, cJSON **out, weft_erro
 /* ---- tools ---- */
 
 /* A setting of the run: from run.begin on resume, else from the options. */
-static const char *setting(const weft_run *r, const cJSON *begin, weft_option id) {
+static const char *setting(const weft_run *r, const cJSON *begin, weft_option id)
+{
     char key[32];
     if (!begin) return weft_option_text(r->options, id);
     option_key(id, key);
@@ -122,7 +135,8 @@ static const char *setting(const weft_run *r, const cJSON *begin, weft_option id
     return text ? text : weft_option_table[id].fallback;
 }
 
-static weft_status add_builtins(weft_toolset *tools, const char *names, weft_error *err) {
+static weft_status add_builtins(weft_toolset *tools, const char *names, weft_error *err)
+{
     if (strcmp(names, "none") == 0) return WEFT_OK;
     weft_status status = WEFT_OK;
     for (const char *p = names; *p && !status;) {
@@ -136,7 +150,8 @@ static weft_status add_builtins(weft_toolset *tools, const char *names, weft_err
     return status;
 }
 
-static weft_status add_manifests(const weft_run *r, const cJSON *begin, weft_error *err) {
+static weft_status add_manifests(const weft_run *r, const cJSON *begin, weft_error *err)
+{
     weft_status status = WEFT_OK;
     if (!begin) {
         for (char **path = r->options->list[OPT_TOOL]; path && *path && !status; path++)
@@ -144,14 +159,16 @@ static weft_status add_manifests(const weft_run *r, const cJSON *begin, weft_err
         return status;
     }
     const cJSON *path;
-    cJSON_ArrayForEach(path, cJSON_GetObjectItemCaseSensitive(begin, "manifests")) {
+    cJSON_ArrayForEach(path, cJSON_GetObjectItemCaseSensitive(begin, "manifests"))
+    {
         if (!status && cJSON_IsString(path))
             status = weft_toolset_add_manifest(r->tools, path->valuestring, err);
     }
     return status;
 }
 
-static weft_status add_directories(const weft_run *r, weft_error *err) {
+static weft_status add_directories(const weft_run *r, weft_error *err)
+{
     weft_status status = weft_toolset_add_directory(r->tools, ".weft/tools", err);
     char *home = weft_config_home(), *dir = home ? weft_path_join(home, "tools") : NULL;
     if (!status && dir) status = weft_toolset_add_directory(r->tools, dir, err);
@@ -161,9 +178,11 @@ static weft_status add_directories(const weft_run *r, weft_error *err) {
 }
 
 /* A resumed run must have the tools that it began with. */
-static weft_status check_tools(const weft_run *r, const cJSON *begin, weft_error *err) {
+static weft_status check_tools(const weft_run *r, const cJSON *begin, weft_error *err)
+{
     const cJSON *tool;
-    cJSON_ArrayForEach(tool, cJSON_GetObjectItemCaseSensitive(begin, "offered")) {
+    cJSON_ArrayForEach(tool, cJSON_GetObjectItemCaseSensitive(begin, "tools"))
+    {
         const char *name = weft_json_string(tool, "name"),
                    *digest = weft_json_string(tool, "digest");
         const weft_tool_info *info = name ? weft_toolset_find(r->tools, name) : NULL;
@@ -181,7 +200,8 @@ static weft_status check_tools(const weft_run *r, const cJSON *begin, weft_error
 }
 
 /* --tools-json: OpenAI-style definitions, as an array or under "tools". */
-static weft_status read_definitions(weft_run *r, const char *path, weft_error *err) {
+static weft_status read_definitions(weft_run *r, const char *path, weft_error *err)
+{
     cJSON *json = NULL;
     weft_status status = weft_json_parse_file(path, &json, err);
     if (status) return status == WEFT_E_INVALID ? WEFT_E_CONFIG : status;
@@ -196,7 +216,8 @@ static weft_status read_definitions(weft_run *r, const char *path, weft_error *e
     r->schema = calloc(n, sizeof *r->schema);
     if (!r->offered || !r->schema) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     const cJSON *item;
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach(item, list)
+    {
         const cJSON *function = cJSON_GetObjectItemCaseSensitive(item, "function");
         const cJSON *parameters = cJSON_GetObjectItemCaseSensitive(function, "parameters");
         const char *name = weft_json_string(function, "name");
@@ -213,7 +234,8 @@ static weft_status read_definitions(weft_run *r, const char *path, weft_error *e
     return WEFT_OK;
 }
 
-weft_status run_open_tools(weft_run *r, const cJSON *begin, weft_error *err) {
+weft_status run_open_tools(weft_run *r, const cJSON *begin, weft_error *err)
+{
     const char *docs = setting(r, begin, OPT_DOCS), *searxng = setting(r, begin, OPT_SEARXNG);
     char *home = weft_home(), *cache = home ? weft_path_join(home, "index") : NULL;
     weft_toolset_options options = {
@@ -242,13 +264,15 @@ weft_status run_open_tools(weft_run *r, const cJSON *begin, weft_error *err) {
 
 /* ---- model and timeline ---- */
 
-static int on_load(void *context, const char *what, int64_t done, int64_t total) {
+static int on_load(void *context, const char *what, int64_t done, int64_t total)
+{
     weft_run *r = context;
     weft_console_progress(&r->console, what, "bytes", done, total);
     return weft_interrupted;
 }
 
-static weft_status check_model(const weft_run *r, const cJSON *begin, weft_error *err) {
+static weft_status check_model(const weft_run *r, const cJSON *begin, weft_error *err)
+{
     const char *recorded =
         weft_json_string(cJSON_GetObjectItemCaseSensitive(begin, "model"), "sha256");
     uint8_t digest[WEFT_DIGEST_BYTES];
@@ -264,7 +288,8 @@ static weft_status check_model(const weft_run *r, const cJSON *begin, weft_error
     return WEFT_OK;
 }
 
-weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err) {
+weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err)
+{
     const cJSON *model = cJSON_GetObjectItemCaseSensitive(begin, "model");
     const char *name =
         model ? weft_json_string(model, "path") : weft_option_text(r->options, OPT_MODEL);
@@ -292,7 +317,8 @@ weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err) {
     return status;
 }
 
-weft_status run_open_timeline(weft_run *r, weft_error *err) {
+weft_status run_open_timeline(weft_run *r, weft_error *err)
+{
     const run_state *s = &r->state;
     const int32_t *forced = NULL;
     size_t n_forced = run_state_forced(s, &forced),
@@ -317,14 +343,16 @@ done:
     return status;
 }
 
-static int64_t limit_of(const weft_run *r, weft_option id, const char *key) {
+static int64_t limit_of(const weft_run *r, weft_option id, const char *key)
+{
     /* a flag given with `resume` replaces the limit that the run began with */
     if (r->options->value[id].text && strcmp(r->options->value[id].origin, "flag") == 0)
         return weft_option_int(r->options, id);
     return weft_json_int(r->state.begin, key, 0);
 }
 
-weft_status run_read_begin(weft_run *r, weft_error *err) {
+weft_status run_read_begin(weft_run *r, weft_error *err)
+{
     const cJSON *begin = r->state.begin;
     r->limits = (run_limits){
         .turns = limit_of(r, OPT_MAX_TURNS, "max_turns"),
@@ -353,7 +381,8 @@ weft_status run_read_begin(weft_run *r, weft_error *err) {
     return WEFT_OK;
 }
 
-void run_close(weft_run *r) {
+void run_close(weft_run *r)
+{
     weft_timeline_close(r->timeline);
     weft_dialect_close(r->dialect);
     weft_model_close(r->model);

@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static weft_status bad(weft_error *err, const char *type, const char *what) {
+static weft_status bad(weft_error *err, const char *type, const char *what)
+{
     return weft_fail(err, WEFT_E_VERIFY,
                      "the trace's %s event %s: it was not written by this program", type, what);
 }
 
-static void calls_free(run_state *s) {
+static void calls_free(run_state *s)
+{
     for (size_t i = 0; i < s->n_call; i++) {
         free(s->call[i].name);
         free(s->call[i].arguments);
@@ -22,7 +24,8 @@ static void calls_free(run_state *s) {
     s->n_call = 0;
 }
 
-static void memory_free(run_state *s) {
+static void memory_free(run_state *s)
+{
     for (size_t i = 0; i < s->n_memory; i++) {
         free(s->memory[i].key);
         free(s->memory[i].result);
@@ -32,23 +35,29 @@ static void memory_free(run_state *s) {
     s->n_memory = 0;
 }
 
-void run_state_free(run_state *s) {
+void run_state_free(run_state *s)
+{
     cJSON_Delete(s->begin);
     free(s->id);
     free(s->sampled);
     calls_free(s);
     memory_free(s);
+    free(s->last_key);
+    free(s->last_result);
     free(s->answer);
     free(s->user);
+    free(s->question);
     memset(s, 0, sizeof *s);
 }
 
 /* Appends the body's array `key` to a growing list of ids. */
 static weft_status take_ids(const cJSON *body, const char *key, int32_t **list, size_t *n,
-                            size_t *capacity, weft_error *err) {
+                            size_t *capacity, weft_error *err)
+{
     const cJSON *array = cJSON_GetObjectItemCaseSensitive(body, key), *item;
     if (!cJSON_IsArray(array)) return bad(err, "segment", "has no ids");
-    cJSON_ArrayForEach(item, array) {
+    cJSON_ArrayForEach(item, array)
+    {
         if (!cJSON_IsNumber(item) || item->valuedouble < 0 || item->valuedouble > INT32_MAX)
             return bad(err, "segment", "holds an id that is none");
         if (*n == *capacity) {
@@ -63,7 +72,8 @@ static weft_status take_ids(const cJSON *body, const char *key, int32_t **list, 
     return WEFT_OK;
 }
 
-static weft_status replace(char **slot, const char *text, weft_error *err) {
+static weft_status replace(char **slot, const char *text, weft_error *err)
+{
     char *copy = text ? strdup(text) : NULL;
     if (text && !copy) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     free(*slot);
@@ -71,7 +81,8 @@ static weft_status replace(char **slot, const char *text, weft_error *err) {
     return WEFT_OK;
 }
 
-static weft_status apply_segment(run_state *s, const cJSON *body, weft_error *err) {
+static weft_status apply_segment(run_state *s, const cJSON *body, weft_error *err)
+{
     const char *kind = weft_json_string(body, "kind");
     if (!kind) return bad(err, "segment", "has no kind");
     weft_status status = take_ids(body, "ids", &s->id, &s->n_id, &s->id_capacity, err);
@@ -95,7 +106,8 @@ static weft_status apply_segment(run_state *s, const cJSON *body, weft_error *er
     return status;
 }
 
-static weft_status apply_turn(run_state *s, const cJSON *body, weft_error *err) {
+static weft_status apply_turn(run_state *s, const cJSON *body, weft_error *err)
+{
     const cJSON *calls = cJSON_GetObjectItemCaseSensitive(body, "calls"), *item;
     size_t n = (size_t)cJSON_GetArraySize(calls), i = 0;
     calls_free(s);
@@ -104,7 +116,8 @@ static weft_status apply_turn(run_state *s, const cJSON *body, weft_error *err) 
         if (!s->call) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
         s->n_call = n;
     }
-    cJSON_ArrayForEach(item, calls) {
+    cJSON_ArrayForEach(item, calls)
+    {
         run_call *c = &s->call[i++];
         const char *name = weft_json_string(item, "name");
         weft_status status = replace(&c->name, name ? name : "", err);
@@ -121,12 +134,14 @@ static weft_status apply_turn(run_state *s, const cJSON *body, weft_error *err) 
     return WEFT_OK;
 }
 
-static run_call *find_call(run_state *s, const cJSON *body) {
+static run_call *find_call(run_state *s, const cJSON *body)
+{
     int64_t i = weft_json_int(body, "index", -1);
     return s->phase == RUN_CALLS && i >= 0 && (size_t)i < s->n_call ? &s->call[i] : NULL;
 }
 
-char *run_call_key(const char *name, const char *arguments) {
+char *run_call_key(const char *name, const char *arguments)
+{
     cJSON *value = NULL;
     weft_buffer key = WEFT_BUFFER_INIT, sorted = WEFT_BUFFER_INIT;
     weft_buffer_printf(&key, "%s\n", name);
@@ -143,13 +158,15 @@ char *run_call_key(const char *name, const char *arguments) {
     return weft_buffer_take(&key);
 }
 
-const char *run_state_recall(const run_state *s, const char *key) {
+const char *run_state_recall(const run_state *s, const char *key)
+{
     for (size_t i = 0; i < s->n_memory; i++)
         if (strcmp(s->memory[i].key, key) == 0) return s->memory[i].result;
     return NULL;
 }
 
-static weft_status remember(run_state *s, const run_call *c, weft_error *err) {
+static weft_status remember(run_state *s, const run_call *c, weft_error *err)
+{
     run_memory *grown = realloc(s->memory, (s->n_memory + 1) * sizeof *grown);
     if (grown) s->memory = grown;
     char *key = run_call_key(c->name, c->arguments), *result = strdup(c->result);
@@ -162,7 +179,19 @@ static weft_status remember(run_state *s, const run_call *c, weft_error *err) {
     return WEFT_OK;
 }
 
-static weft_status apply_result(run_state *s, const cJSON *body, weft_error *err) {
+static weft_status compare_with_last(run_state *s, const run_call *c, bool *stuck, weft_error *err)
+{
+    char *key = run_call_key(c->name, c->arguments);
+    if (!key) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    *stuck = c->failed && s->last_key && strcmp(s->last_key, key) == 0 &&
+             strcmp(s->last_result, c->result) == 0;
+    free(s->last_key);
+    s->last_key = key;
+    return replace(&s->last_result, c->result, err);
+}
+
+static weft_status apply_result(run_state *s, const cJSON *body, weft_error *err)
+{
     run_call *c = find_call(s, body);
     const char *text = weft_json_string(body, "text");
     if (!c || !text) return bad(err, "tool.result", "belongs to no call");
@@ -172,7 +201,10 @@ static weft_status apply_result(run_state *s, const cJSON *body, weft_error *err
     c->failed = weft_json_bool(body, "error", false);
     s->calls++;
     bool repeated = weft_json_bool(body, "repeated", false);
-    s->repeats = repeated ? s->repeats + 1 : 0;
+    bool stuck = false; /* the same call failed in the same way as just before */
+    status = compare_with_last(s, c, &stuck, err);
+    if (status) return status;
+    s->repeats = repeated || stuck ? s->repeats + 1 : 0;
     if (s->repeats >= 2) s->must_answer = true;
     if (!repeated && weft_json_bool(body, "executed", false)) {
         if (!weft_json_bool(body, "idempotent", false))
@@ -186,13 +218,15 @@ static weft_status apply_result(run_state *s, const cJSON *body, weft_error *err
     return status;
 }
 
-weft_status run_state_apply(run_state *s, const char *type, const cJSON *body, weft_error *err) {
+weft_status run_state_apply(run_state *s, const char *type, const cJSON *body, weft_error *err)
+{
     s->elapsed_ns = weft_json_int(body, "elapsed_ns", s->elapsed_ns);
     s->evaluated = weft_json_int(body, "evaluated", s->evaluated);
     if (strcmp(type, "run.begin") == 0) {
         if (s->begin) return bad(err, type, "stands twice");
         s->begin = cJSON_Duplicate(body, true);
-        return s->begin ? WEFT_OK : weft_fail(err, WEFT_E_MEMORY, "out of memory");
+        if (!s->begin) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
+        return replace(&s->question, weft_json_string(body, "task"), err);
     }
     if (!s->begin) return bad(err, type, "stands before run.begin");
     if (strcmp(type, "segment") == 0) return apply_segment(s, body, err);
@@ -211,7 +245,8 @@ weft_status run_state_apply(run_state *s, const char *type, const cJSON *body, w
         s->ended = false;
         if (user) {
             if (s->phase == RUN_ANSWERED) s->phase = RUN_USER;
-            return replace(&s->user, user, err);
+            weft_status status = replace(&s->question, user, err);
+            return status ? status : replace(&s->user, user, err);
         }
     } else if (strcmp(type, "run.end") == 0) {
         s->ended = true;
@@ -219,7 +254,8 @@ weft_status run_state_apply(run_state *s, const char *type, const cJSON *body, w
     return WEFT_OK;
 }
 
-size_t run_state_forced(const run_state *s, const int32_t **out) {
+size_t run_state_forced(const run_state *s, const int32_t **out)
+{
     size_t from_segments = s->n_id - s->turn_from;
     if (s->phase != RUN_TURN) return 0;
     if (from_segments > s->n_sampled) {

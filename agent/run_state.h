@@ -47,10 +47,13 @@ typedef struct run_state {
     size_t n_call;
     run_memory *memory;
     size_t n_memory;
-    int64_t repeats;  /* interventions of the repeat guard in a row */
-    bool must_answer; /* the next turn may not call */
+    char *last_key, *last_result; /* of the last call that has a result */
+    int64_t repeats;              /* in a row: interventions of the repeat guard, calls that failed
+                                     in the very same way again */
+    bool must_answer;             /* the next turn may not call */
     int64_t turns, calls, sampled_total, evaluated, elapsed_ns;
     char *answer, *user; /* last answer; text of the user turn to write */
+    char *question;      /* what the user asked last */
 } run_state;
 
 void run_state_free(run_state *s);

@@ -7,13 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int on_progress(void *context, const char *what, int64_t done, int64_t total) {
+static int on_progress(void *context, const char *what, int64_t done, int64_t total)
+{
     weft_run *r = context;
     if (total > 1) weft_console_progress(&r->console, what, "tokens", done, total);
     return weft_interrupted;
 }
 
-static cJSON *id_array(const int32_t *ids, size_t n) {
+static cJSON *id_array(const int32_t *ids, size_t n)
+{
     cJSON *list = cJSON_CreateArray();
     for (size_t i = 0; i < n; i++) cJSON_AddItemToArray(list, cJSON_CreateNumber(ids[i]));
     return list;
@@ -22,7 +24,8 @@ static cJSON *id_array(const int32_t *ids, size_t n) {
 /* The trace learns the ids that were sampled up to here together with each finished page, so that a
  * killed process loses at most a page of them. */
 static weft_status on_page(void *context, int64_t page, const uint8_t digest[WEFT_DIGEST_BYTES],
-                           weft_error *err) {
+                           weft_error *err)
+{
     weft_run *r = context;
     char hex[WEFT_DIGEST_HEX_BYTES];
     cJSON *body = cJSON_CreateObject();
@@ -37,7 +40,8 @@ static weft_status on_page(void *context, int64_t page, const uint8_t digest[WEF
     return run_emit(r, "kv", "", body, WEFT_BATCHED, err);
 }
 
-weft_status run_checkpoint(weft_run *r, weft_error *err) {
+weft_status run_checkpoint(weft_run *r, weft_error *err)
+{
     if (!r->timeline || r->n_sampled <= r->n_recorded) return WEFT_OK;
     cJSON *body = cJSON_CreateObject();
     cJSON_AddItemToObject(body, "sampled",
@@ -47,7 +51,8 @@ weft_status run_checkpoint(weft_run *r, weft_error *err) {
     return run_emit(r, "kv", "", body, WEFT_BATCHED, err);
 }
 
-static weft_status remember_sampled(weft_run *r, int32_t id, weft_error *err) {
+static weft_status remember_sampled(weft_run *r, int32_t id, weft_error *err)
+{
     if (r->n_sampled == r->sampled_capacity) {
         size_t more = r->sampled_capacity ? 2 * r->sampled_capacity : 4096;
         int32_t *grown = realloc(r->sampled, more * sizeof *grown);
@@ -59,7 +64,8 @@ static weft_status remember_sampled(weft_run *r, int32_t id, weft_error *err) {
     return WEFT_OK;
 }
 
-static void show(weft_run *r, const weft_turn_delta *delta) {
+static void show(weft_run *r, const weft_turn_delta *delta)
+{
     if (!*delta->text) return;
     weft_console_stream(&r->console, delta->text, delta->segment != WEFT_ANSWER);
     if (!r->deltas) return;
@@ -76,7 +82,8 @@ static void show(weft_run *r, const weft_turn_delta *delta) {
     cJSON_Delete(line);
 }
 
-static weft_status check_limits(weft_run *r, weft_error *err) {
+static weft_status check_limits(weft_run *r, weft_error *err)
+{
     int64_t sampled = r->state.sampled_total + (int64_t)r->n_sampled;
     if (weft_interrupted)
         return weft_fail(err, WEFT_E_INTERRUPTED, "interrupted: go on with weft resume %s", r->id);
@@ -87,7 +94,8 @@ static weft_status check_limits(weft_run *r, weft_error *err) {
     return WEFT_OK;
 }
 
-static weft_status evaluate(weft_run *r, weft_error *err) {
+static weft_status evaluate(weft_run *r, weft_error *err)
+{
     int64_t from = weft_monotonic_ns(), pending = weft_timeline_pending(r->timeline);
     weft_status status = weft_timeline_evaluate(r->timeline, on_progress, r, err);
     int64_t spent = weft_monotonic_ns() - from;
@@ -100,7 +108,8 @@ static weft_status evaluate(weft_run *r, weft_error *err) {
     return status;
 }
 
-static weft_status sample_turn(weft_run *r, weft_turn *turn, weft_error *err) {
+static weft_status sample_turn(weft_run *r, weft_turn *turn, weft_error *err)
+{
     weft_turn_delta delta = {0};
     const int32_t *forced = NULL;
     size_t n_forced = run_state_forced(&r->state, &forced);
@@ -126,7 +135,8 @@ static weft_status sample_turn(weft_run *r, weft_turn *turn, weft_error *err) {
     return status;
 }
 
-static cJSON *segment_body(const weft_run *r, const weft_turn_segment *segment) {
+static cJSON *segment_body(const weft_run *r, const weft_turn_segment *segment)
+{
     cJSON *body = cJSON_CreateObject();
     cJSON_AddStringToObject(body, "kind", weft_segment_name(segment->segment));
     cJSON_AddItemToObject(body, "ids", id_array(r->sampled + segment->from, segment->n));
@@ -135,7 +145,8 @@ static cJSON *segment_body(const weft_run *r, const weft_turn_segment *segment) 
     return body;
 }
 
-static cJSON *call_body(const weft_turn_call *call) {
+static cJSON *call_body(const weft_turn_call *call)
+{
     cJSON *body = cJSON_CreateObject();
     cJSON_AddStringToObject(body, "name", call->name);
     if (call->arguments) {
@@ -151,7 +162,8 @@ static cJSON *call_body(const weft_turn_call *call) {
 
 /* The turn's segments, then the turn: the trace writes them in one transaction as a rule; where it
  * did not, the segments that are there already are left out. */
-static weft_status record(weft_run *r, const weft_turn_result *result, bool cut, weft_error *err) {
+static weft_status record(weft_run *r, const weft_turn_result *result, bool cut, weft_error *err)
+{
     char span[32];
     weft_status status = WEFT_OK;
     snprintf(span, sizeof span, "turn-%lld", (long long)r->state.turns);
@@ -176,7 +188,8 @@ static weft_status record(weft_run *r, const weft_turn_result *result, bool cut,
     return status;
 }
 
-static weft_status begin(weft_run *r, weft_turn **out, weft_error *err) {
+static weft_status begin(weft_run *r, weft_turn **out, weft_error *err)
+{
     const cJSON *b = r->state.begin;
     const char *choice = weft_json_string(b, "tool_choice"), *think = weft_json_string(b, "think");
     weft_turn_options o = {.tools = r->offered, .n_tools = r->n_offered};
@@ -196,7 +209,8 @@ static weft_status begin(weft_run *r, weft_turn **out, weft_error *err) {
     return weft_turn_begin(out, r->dialect, &o, err);
 }
 
-weft_status run_turn(weft_run *r, weft_error *err) {
+weft_status run_turn(weft_run *r, weft_error *err)
+{
     weft_turn *turn = NULL;
     const weft_turn_result *result;
     if (r->limits.turns && r->state.turns >= r->limits.turns)

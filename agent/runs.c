@@ -8,7 +8,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-weft_status print_json(cJSON *value, weft_error *err) {
+weft_status print_json(cJSON *value, weft_error *err)
+{
     weft_buffer text = WEFT_BUFFER_INIT;
     if (value) weft_json_compact(value, &text);
     weft_status status =
@@ -19,7 +20,8 @@ weft_status print_json(cJSON *value, weft_error *err) {
     return status;
 }
 
-weft_status runs_dir(char **out, weft_error *err) {
+weft_status runs_dir(char **out, weft_error *err)
+{
     char *home = weft_home();
     if (!home) return weft_fail(err, WEFT_E_CONFIG, "no directory for runs: set WEFT_HOME or HOME");
     char *dir = weft_path_join(home, "runs");
@@ -29,7 +31,8 @@ weft_status runs_dir(char **out, weft_error *err) {
     return WEFT_OK;
 }
 
-static char *newest_run(const char *dir) {
+static char *newest_run(const char *dir)
+{
     DIR *d = opendir(dir);
     char *best = NULL;
     struct timespec best_time = {0, 0};
@@ -52,7 +55,8 @@ static char *newest_run(const char *dir) {
     return best;
 }
 
-weft_status find_run(const char *name, bool last, char **out, weft_error *err) {
+weft_status find_run(const char *name, bool last, char **out, weft_error *err)
+{
     char *dir = NULL, *run = NULL;
     weft_status status = runs_dir(&dir, err);
     if (status) return status;

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-char *weft_buffer_reserve(weft_buffer *b, size_t n) {
+char *weft_buffer_reserve(weft_buffer *b, size_t n)
+{
     if (b->failed) return NULL;
     size_t need;
     if (weft_size_add(b->size, n, &need) || weft_size_add(need, 1, &need)) goto fail;
@@ -25,7 +26,8 @@ fail:
     return NULL;
 }
 
-void weft_buffer_append(weft_buffer *b, const void *bytes, size_t n) {
+void weft_buffer_append(weft_buffer *b, const void *bytes, size_t n)
+{
     char *to = weft_buffer_reserve(b, n);
     if (!to) return;
     if (n) memcpy(to, bytes, n);
@@ -33,15 +35,18 @@ void weft_buffer_append(weft_buffer *b, const void *bytes, size_t n) {
     b->size += n;
 }
 
-void weft_buffer_puts(weft_buffer *b, const char *text) {
+void weft_buffer_puts(weft_buffer *b, const char *text)
+{
     weft_buffer_append(b, text, strlen(text));
 }
 
-void weft_buffer_putc(weft_buffer *b, char c) {
+void weft_buffer_putc(weft_buffer *b, char c)
+{
     weft_buffer_append(b, &c, 1);
 }
 
-void weft_buffer_printf(weft_buffer *b, const char *format, ...) {
+void weft_buffer_printf(weft_buffer *b, const char *format, ...)
+{
     va_list args, again;
     va_start(args, format);
     va_copy(again, args);
@@ -59,13 +64,15 @@ void weft_buffer_printf(weft_buffer *b, const char *format, ...) {
     va_end(again);
 }
 
-void weft_buffer_clear(weft_buffer *b) {
+void weft_buffer_clear(weft_buffer *b)
+{
     b->size = 0;
     b->failed = false;
     if (b->data) b->data[0] = '\0';
 }
 
-char *weft_buffer_take(weft_buffer *b) {
+char *weft_buffer_take(weft_buffer *b)
+{
     if (!b->data) weft_buffer_append(b, "", 0);
     if (b->failed) return NULL;
     char *data = b->data;
@@ -73,16 +80,19 @@ char *weft_buffer_take(weft_buffer *b) {
     return data;
 }
 
-void weft_buffer_free(weft_buffer *b) {
+void weft_buffer_free(weft_buffer *b)
+{
     if (!b) return;
     free(b->data);
     *b = (weft_buffer)WEFT_BUFFER_INIT;
 }
 
-weft_status weft_buffer_ok(const weft_buffer *b, weft_error *err) {
+weft_status weft_buffer_ok(const weft_buffer *b, weft_error *err)
+{
     return b->failed ? weft_fail(err, WEFT_E_MEMORY, "out of memory") : WEFT_OK;
 }
 
-const char *weft_buffer_str(const weft_buffer *b) {
+const char *weft_buffer_str(const weft_buffer *b)
+{
     return b->data ? b->data : "";
 }

@@ -20,7 +20,9 @@ typedef struct weft_buffer {
 } weft_buffer;
 
 #define WEFT_BUFFER_INIT                                                                           \
-    { NULL, 0, 0, false }
+    {                                                                                              \
+        NULL, 0, 0, false                                                                          \
+    }
 
 void weft_buffer_append(weft_buffer *b, const void *bytes, size_t n);
 void weft_buffer_puts(weft_buffer *b, const char *text);
@@ -41,10 +43,12 @@ weft_status weft_buffer_ok(const weft_buffer *b, weft_error *err);
 const char *weft_buffer_str(const weft_buffer *b);
 
 /* Overflow-checked size arithmetic for values that come from files. True: it overflowed. */
-static inline bool weft_size_mul(size_t a, size_t b, size_t *out) {
+static inline bool weft_size_mul(size_t a, size_t b, size_t *out)
+{
     return __builtin_mul_overflow(a, b, out);
 }
-static inline bool weft_size_add(size_t a, size_t b, size_t *out) {
+static inline bool weft_size_add(size_t a, size_t b, size_t *out)
+{
     return __builtin_add_overflow(a, b, out);
 }
 

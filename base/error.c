@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *weft_status_text(weft_status status) {
+const char *weft_status_text(weft_status status)
+{
     switch (status) {
     case WEFT_OK: return "ok";
 #define X(name, value, exit_code, text)                                                            \
@@ -17,7 +18,8 @@ const char *weft_status_text(weft_status status) {
     return "unknown status";
 }
 
-int weft_status_exit(weft_status status) {
+int weft_status_exit(weft_status status)
+{
     switch (status) {
     case WEFT_OK: return 0;
 #define X(name, value, exit_code, text)                                                            \
@@ -28,7 +30,8 @@ int weft_status_exit(weft_status status) {
     return 1;
 }
 
-static void message_set(weft_error *err, const char *text) {
+static void message_set(weft_error *err, const char *text)
+{
     size_t at = 0;
     for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
         if (*p < 0x20 || *p == 0x7f) {
@@ -42,7 +45,8 @@ static void message_set(weft_error *err, const char *text) {
     err->message[at] = '\0';
 }
 
-weft_status weft_fail(weft_error *err, weft_status code, const char *format, ...) {
+weft_status weft_fail(weft_error *err, weft_status code, const char *format, ...)
+{
     if (!err) return code;
     char text[WEFT_ERROR_BYTES];
     va_list args;
@@ -54,7 +58,8 @@ weft_status weft_fail(weft_error *err, weft_status code, const char *format, ...
     return code;
 }
 
-weft_status weft_fail_errno(weft_error *err, weft_status code, const char *format, ...) {
+weft_status weft_fail_errno(weft_error *err, weft_status code, const char *format, ...)
+{
     int saved = errno;
     if (!err) return code;
     char text[WEFT_ERROR_BYTES];
@@ -71,7 +76,8 @@ weft_status weft_fail_errno(weft_error *err, weft_status code, const char *forma
     return code;
 }
 
-weft_status weft_fail_prefix(weft_error *err, const char *format, ...) {
+weft_status weft_fail_prefix(weft_error *err, const char *format, ...)
+{
     if (!err) return WEFT_E_INVALID;
     char text[WEFT_ERROR_BYTES], whole[2 * WEFT_ERROR_BYTES + 2];
     va_list args;

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool weft_fault_hit(const char *point) {
+bool weft_fault_hit(const char *point)
+{
     static atomic_long passes;
     const char *spec = getenv("WEFT_FAULT");
     size_t n = strlen(point);

@@ -11,7 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-weft_status weft_file_read(const char *path, size_t max_bytes, weft_buffer *out, weft_error *err) {
+weft_status weft_file_read(const char *path, size_t max_bytes, weft_buffer *out, weft_error *err)
+{
     bool input = strcmp(path, "-") == 0;
     int fd = input ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return weft_fail_errno(err, WEFT_E_CONFIG, "read %s", path);
@@ -45,7 +46,8 @@ weft_status weft_file_read(const char *path, size_t max_bytes, weft_buffer *out,
     return status;
 }
 
-weft_status weft_write_all(int fd, const void *bytes, size_t n, weft_error *err) {
+weft_status weft_write_all(int fd, const void *bytes, size_t n, weft_error *err)
+{
     const char *p = bytes;
     while (n) {
         ssize_t w = write(fd, p, n);
@@ -57,7 +59,8 @@ weft_status weft_write_all(int fd, const void *bytes, size_t n, weft_error *err)
     return WEFT_OK;
 }
 
-weft_status weft_sync_dir(const char *path, weft_error *err) {
+weft_status weft_sync_dir(const char *path, weft_error *err)
+{
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return weft_fail_errno(err, WEFT_E_STORAGE, "open directory %s", path);
     weft_status status = WEFT_OK;
@@ -67,7 +70,8 @@ weft_status weft_sync_dir(const char *path, weft_error *err) {
 }
 
 weft_status weft_file_write(const char *path, const void *bytes, size_t n, unsigned mode,
-                            weft_error *err) {
+                            weft_error *err)
+{
     weft_status status = WEFT_E_STORAGE;
     weft_buffer temp = WEFT_BUFFER_INIT, dir = WEFT_BUFFER_INIT;
     int fd = -1;
@@ -107,7 +111,8 @@ done:
     return status;
 }
 
-weft_status weft_mkdirs(const char *path, weft_error *err) {
+weft_status weft_mkdirs(const char *path, weft_error *err)
+{
     char *copy = strdup(path);
     if (!copy) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     weft_status status = WEFT_OK;
@@ -129,7 +134,8 @@ weft_status weft_mkdirs(const char *path, weft_error *err) {
     return status;
 }
 
-static weft_status remove_at(int dir, const char *name, const char *shown, weft_error *err) {
+static weft_status remove_at(int dir, const char *name, const char *shown, weft_error *err)
+{
     if (unlinkat(dir, name, 0) == 0 || errno == ENOENT) return WEFT_OK;
     if (errno != EISDIR && errno != EPERM)
         return weft_fail_errno(err, WEFT_E_STORAGE, "remove %s", shown);
@@ -152,15 +158,18 @@ static weft_status remove_at(int dir, const char *name, const char *shown, weft_
     return status;
 }
 
-weft_status weft_remove_tree(const char *path, weft_error *err) {
+weft_status weft_remove_tree(const char *path, weft_error *err)
+{
     return remove_at(AT_FDCWD, path, path, err);
 }
 
-bool weft_file_exists(const char *path) {
+bool weft_file_exists(const char *path)
+{
     return access(path, F_OK) == 0;
 }
 
-char *weft_path_join(const char *dir, const char *name) {
+char *weft_path_join(const char *dir, const char *name)
+{
     weft_buffer b = WEFT_BUFFER_INIT;
     size_t n = strlen(dir);
     weft_buffer_append(&b, dir, n);
@@ -169,18 +178,21 @@ char *weft_path_join(const char *dir, const char *name) {
     return weft_buffer_take(&b);
 }
 
-static char *home_under(const char *xdg, const char *below_home) {
+static char *home_under(const char *xdg, const char *below_home)
+{
     const char *base = getenv(xdg);
     if (base && base[0] == '/') return weft_path_join(base, "weft");
     const char *home = getenv("HOME");
     return home && *home ? weft_path_join(home, below_home) : NULL;
 }
 
-char *weft_home(void) {
+char *weft_home(void)
+{
     const char *home = getenv("WEFT_HOME");
     return home && *home ? strdup(home) : home_under("XDG_DATA_HOME", ".local/share/weft");
 }
 
-char *weft_config_home(void) {
+char *weft_config_home(void)
+{
     return home_under("XDG_CONFIG_HOME", ".config/weft");
 }

@@ -7,24 +7,29 @@
 #include <string.h>
 #include <unistd.h>
 
-void weft_sha256_init(weft_sha256 *h) {
+void weft_sha256_init(weft_sha256 *h)
+{
     crypto_hash_sha256_init(h);
 }
 
-void weft_sha256_update(weft_sha256 *h, const void *bytes, size_t n) {
+void weft_sha256_update(weft_sha256 *h, const void *bytes, size_t n)
+{
     crypto_hash_sha256_update(h, bytes, n);
 }
 
-void weft_sha256_final(weft_sha256 *h, uint8_t out[WEFT_DIGEST_BYTES]) {
+void weft_sha256_final(weft_sha256 *h, uint8_t out[WEFT_DIGEST_BYTES])
+{
     crypto_hash_sha256_final(h, out);
 }
 
-void weft_sha256_of(const void *bytes, size_t n, uint8_t out[WEFT_DIGEST_BYTES]) {
+void weft_sha256_of(const void *bytes, size_t n, uint8_t out[WEFT_DIGEST_BYTES])
+{
     crypto_hash_sha256(out, bytes, n);
 }
 
 void weft_blake2b_of(const void *prefix, size_t n_prefix, const void *bytes, size_t n,
-                     uint8_t out[WEFT_DIGEST_BYTES]) {
+                     uint8_t out[WEFT_DIGEST_BYTES])
+{
     crypto_generichash_state h;
     crypto_generichash_init(&h, NULL, 0, WEFT_DIGEST_BYTES);
     if (n_prefix) crypto_generichash_update(&h, prefix, n_prefix);
@@ -32,7 +37,8 @@ void weft_blake2b_of(const void *prefix, size_t n_prefix, const void *bytes, siz
     crypto_generichash_final(&h, out, WEFT_DIGEST_BYTES);
 }
 
-char *weft_hex(const uint8_t *bytes, size_t n, char *out) {
+char *weft_hex(const uint8_t *bytes, size_t n, char *out)
+{
     static const char digit[] = "0123456789abcdef";
     for (size_t i = 0; i < n; i++) {
         out[2 * i] = digit[bytes[i] >> 4];
@@ -42,14 +48,16 @@ char *weft_hex(const uint8_t *bytes, size_t n, char *out) {
     return out;
 }
 
-static int hex_value(char c) {
+static int hex_value(char c)
+{
     if (c >= '0' && c <= '9') return c - '0';
     if (c >= 'a' && c <= 'f') return c - 'a' + 10;
     if (c >= 'A' && c <= 'F') return c - 'A' + 10;
     return -1;
 }
 
-bool weft_unhex(const char *text, uint8_t *out, size_t n) {
+bool weft_unhex(const char *text, uint8_t *out, size_t n)
+{
     if (strlen(text) != 2 * n) return false;
     for (size_t i = 0; i < n; i++)
         if (hex_value(text[2 * i]) < 0 || hex_value(text[2 * i + 1]) < 0) return false;
@@ -58,7 +66,8 @@ bool weft_unhex(const char *text, uint8_t *out, size_t n) {
     return true;
 }
 
-weft_status weft_sha256_file(const char *path, uint8_t out[WEFT_DIGEST_BYTES], weft_error *err) {
+weft_status weft_sha256_file(const char *path, uint8_t out[WEFT_DIGEST_BYTES], weft_error *err)
+{
     enum { CHUNK = 1 << 16 };
     unsigned char chunk[CHUNK];
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -81,7 +90,8 @@ weft_status weft_sha256_file(const char *path, uint8_t out[WEFT_DIGEST_BYTES], w
     return WEFT_OK;
 }
 
-void weft_random(void *out, size_t n) {
+void weft_random(void *out, size_t n)
+{
     if (sodium_init() < 0) __builtin_trap(); /* no random source: nothing safe can follow */
     randombytes_buf(out, n);
 }

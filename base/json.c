@@ -21,26 +21,31 @@ typedef struct parser {
     weft_buffer scratch;
 } parser;
 
-static bool fail(parser *p, const char *why) {
+static bool fail(parser *p, const char *why)
+{
     if (!p->why) p->why = why;
     return false;
 }
 
-static int peek(const parser *p) {
+static int peek(const parser *p)
+{
     return p->at < p->size ? (unsigned char)p->text[p->at] : -1;
 }
 
-static void skip_space(parser *p) {
+static void skip_space(parser *p)
+{
     while (p->at < p->size && strchr(" \t\r\n", p->text[p->at]) && p->text[p->at]) p->at++;
 }
 
-static bool digits(parser *p) {
+static bool digits(parser *p)
+{
     size_t from = p->at;
     while (peek(p) >= '0' && peek(p) <= '9') p->at++;
     return p->at > from ? true : fail(p, "a digit is missing");
 }
 
-static bool parse_number(parser *p, cJSON **out) {
+static bool parse_number(parser *p, cJSON **out)
+{
     size_t from = p->at;
     if (peek(p) == '-') p->at++;
     if (peek(p) == '0')
@@ -67,7 +72,8 @@ static bool parse_number(parser *p, cJSON **out) {
     return true;
 }
 
-static bool parse_hex4(parser *p, unsigned *out) {
+static bool parse_hex4(parser *p, unsigned *out)
+{
     uint8_t two[2];
     char hex[5] = {0};
     if (p->size - p->at < 4) return fail(p, "a \\u escape is cut short");
@@ -78,7 +84,8 @@ static bool parse_hex4(parser *p, unsigned *out) {
     return true;
 }
 
-static void put_utf8(weft_buffer *b, unsigned c) {
+static void put_utf8(weft_buffer *b, unsigned c)
+{
     char u[4];
     size_t n = 0;
     if (c < 0x80) {
@@ -99,7 +106,8 @@ static void put_utf8(weft_buffer *b, unsigned c) {
     weft_buffer_append(b, u, n);
 }
 
-static bool parse_escape(parser *p) {
+static bool parse_escape(parser *p)
+{
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     int c = peek(p);
     p->at++;
@@ -126,7 +134,8 @@ static bool parse_escape(parser *p) {
 }
 
 /* The string's content goes to p->scratch; the caller copies it. */
-static bool parse_string(parser *p) {
+static bool parse_string(parser *p)
+{
     weft_buffer_clear(&p->scratch);
     p->at++;
     for (;;) {
@@ -148,7 +157,8 @@ static bool parse_string(parser *p) {
 
 static bool parse_value(parser *p, int depth, cJSON **out);
 
-static bool parse_member(parser *p, int depth, cJSON *object) {
+static bool parse_member(parser *p, int depth, cJSON *object)
+{
     skip_space(p);
     if (peek(p) != '"') return fail(p, "a key in double quotes is expected");
     if (!parse_string(p)) return false;
@@ -171,7 +181,8 @@ static bool parse_member(parser *p, int depth, cJSON *object) {
     return ok;
 }
 
-static bool parse_container(parser *p, int depth, bool is_object, cJSON **out) {
+static bool parse_container(parser *p, int depth, bool is_object, cJSON **out)
+{
     const int close = is_object ? '}' : ']';
     if (depth >= JSON_DEPTH) return fail(p, "nested too deeply");
     cJSON *node = is_object ? cJSON_CreateObject() : cJSON_CreateArray();
@@ -207,7 +218,8 @@ static bool parse_container(parser *p, int depth, bool is_object, cJSON **out) {
     return false;
 }
 
-static bool parse_word(parser *p, const char *word, cJSON *node, cJSON **out) {
+static bool parse_word(parser *p, const char *word, cJSON *node, cJSON **out)
+{
     size_t n = strlen(word);
     if (!node) return fail(p, "out of memory");
     if (p->size - p->at < n || memcmp(p->text + p->at, word, n) != 0) {
@@ -219,7 +231,8 @@ static bool parse_word(parser *p, const char *word, cJSON *node, cJSON **out) {
     return true;
 }
 
-static bool parse_value(parser *p, int depth, cJSON **out) {
+static bool parse_value(parser *p, int depth, cJSON **out)
+{
     skip_space(p);
     int c = peek(p);
     switch (c) {
@@ -241,7 +254,8 @@ static bool parse_value(parser *p, int depth, cJSON **out) {
     }
 }
 
-weft_status weft_json_parse(const char *text, size_t n, cJSON **out, weft_error *err) {
+weft_status weft_json_parse(const char *text, size_t n, cJSON **out, weft_error *err)
+{
     size_t bad = weft_utf8_valid(text, n);
     if (bad < n) return weft_fail(err, WEFT_E_INVALID, "JSON: invalid UTF-8 at byte %zu", bad);
     parser p = {text, n, 0, NULL, WEFT_BUFFER_INIT};
@@ -260,7 +274,8 @@ weft_status weft_json_parse(const char *text, size_t n, cJSON **out, weft_error 
     return WEFT_OK;
 }
 
-weft_status weft_json_parse_file(const char *path, cJSON **out, weft_error *err) {
+weft_status weft_json_parse_file(const char *path, cJSON **out, weft_error *err)
+{
     weft_buffer text = WEFT_BUFFER_INIT;
     weft_status status = weft_file_read(path, (size_t)64 << 20, &text, err);
     if (!status) {
@@ -277,7 +292,8 @@ typedef enum style { STYLE_COMPACT, STYLE_CANONICAL, STYLE_PYTHON } style;
 
 /* Escapes as RFC 8785 and Python agree to: the short forms, \u00XX for the other controls; U+007F
  * and everything above raw. */
-static void put_string(const char *s, weft_buffer *out) {
+static void put_string(const char *s, weft_buffer *out)
+{
     static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
     weft_buffer_putc(out, '"');
     for (; *s; s++) {
@@ -294,7 +310,8 @@ static void put_string(const char *s, weft_buffer *out) {
     weft_buffer_putc(out, '"');
 }
 
-void weft_json_repr(double value, char out[32]) {
+void weft_json_repr(double value, char out[32])
+{
     char digits_text[32];
     int precision = 1;
     for (; precision <= 17; precision++) {
@@ -312,11 +329,13 @@ void weft_json_repr(double value, char out[32]) {
     snprintf(out, 32, "%.*f", decimals < 1 ? 1 : decimals, value);
 }
 
-static bool is_integer_source(const char *s) {
+static bool is_integer_source(const char *s)
+{
     return s && !strpbrk(s, ".eE");
 }
 
-static weft_status put_number(const cJSON *v, style how, weft_buffer *out, weft_error *err) {
+static weft_status put_number(const cJSON *v, style how, weft_buffer *out, weft_error *err)
+{
     double d = v->valuedouble;
     const char *source = v->valuestring;
     if (how == STYLE_CANONICAL) {
@@ -349,14 +368,16 @@ static weft_status put_number(const cJSON *v, style how, weft_buffer *out, weft_
     return WEFT_OK;
 }
 
-static int by_key(const void *a, const void *b) {
+static int by_key(const void *a, const void *b)
+{
     /* UTF-8 byte order is code-point order; RFC 8785 sorts by UTF-16, the same for ASCII keys */
     return strcmp((*(cJSON *const *)a)->string, (*(cJSON *const *)b)->string);
 }
 
 static weft_status put_value(const cJSON *v, style how, weft_buffer *out, weft_error *err);
 
-static weft_status put_object(const cJSON *v, style how, weft_buffer *out, weft_error *err) {
+static weft_status put_object(const cJSON *v, style how, weft_buffer *out, weft_error *err)
+{
     size_t n = (size_t)cJSON_GetArraySize(v), i = 0;
     const cJSON **member = calloc(n ? n : 1, sizeof *member);
     if (!member) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
@@ -376,7 +397,8 @@ static weft_status put_object(const cJSON *v, style how, weft_buffer *out, weft_
     return status;
 }
 
-static weft_status put_value(const cJSON *v, style how, weft_buffer *out, weft_error *err) {
+static weft_status put_value(const cJSON *v, style how, weft_buffer *out, weft_error *err)
+{
     switch (v->type & 0xff) {
     case cJSON_NULL: weft_buffer_puts(out, "null"); return WEFT_OK;
     case cJSON_True: weft_buffer_puts(out, "true"); return WEFT_OK;
@@ -388,7 +410,8 @@ static weft_status put_value(const cJSON *v, style how, weft_buffer *out, weft_e
         const cJSON *child;
         weft_status status = WEFT_OK;
         weft_buffer_putc(out, '[');
-        cJSON_ArrayForEach(child, v) {
+        cJSON_ArrayForEach(child, v)
+        {
             if (child != v->child) weft_buffer_puts(out, how == STYLE_PYTHON ? ", " : ",");
             if ((status = put_value(child, how, out, err))) return status;
         }
@@ -399,28 +422,33 @@ static weft_status put_value(const cJSON *v, style how, weft_buffer *out, weft_e
     }
 }
 
-weft_status weft_json_canonical(const cJSON *value, weft_buffer *out, weft_error *err) {
+weft_status weft_json_canonical(const cJSON *value, weft_buffer *out, weft_error *err)
+{
     weft_status status = put_value(value, STYLE_CANONICAL, out, err);
     return status ? status : weft_buffer_ok(out, err);
 }
 
-weft_status weft_json_python(const cJSON *value, weft_buffer *out, weft_error *err) {
+weft_status weft_json_python(const cJSON *value, weft_buffer *out, weft_error *err)
+{
     weft_status status = put_value(value, STYLE_PYTHON, out, err);
     return status ? status : weft_buffer_ok(out, err);
 }
 
-void weft_json_compact(const cJSON *value, weft_buffer *out) {
+void weft_json_compact(const cJSON *value, weft_buffer *out)
+{
     if (put_value(value, STYLE_COMPACT, out, NULL)) out->failed = true;
 }
 
 /* ---- access ---- */
 
-const char *weft_json_string(const cJSON *object, const char *key) {
+const char *weft_json_string(const cJSON *object, const char *key)
+{
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(object, key);
     return cJSON_IsString(v) ? v->valuestring : NULL;
 }
 
-int64_t weft_json_int(const cJSON *object, const char *key, int64_t fallback) {
+int64_t weft_json_int(const cJSON *object, const char *key, int64_t fallback)
+{
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(object, key);
     if (!cJSON_IsNumber(v) || v->valuedouble != floor(v->valuedouble) ||
         fabs(v->valuedouble) >= (double)JSON_INT_LIMIT)
@@ -428,19 +456,22 @@ int64_t weft_json_int(const cJSON *object, const char *key, int64_t fallback) {
     return (int64_t)v->valuedouble;
 }
 
-bool weft_json_bool(const cJSON *object, const char *key, bool fallback) {
+bool weft_json_bool(const cJSON *object, const char *key, bool fallback)
+{
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(object, key);
     return cJSON_IsBool(v) ? cJSON_IsTrue(v) : fallback;
 }
 
-void weft_json_add_int(cJSON *object, const char *key, int64_t value) {
+void weft_json_add_int(cJSON *object, const char *key, int64_t value)
+{
     cJSON_AddNumberToObject(object, key, (double)value);
 }
 
 /* ---- UTF-8 ---- */
 
 /* Length of the valid sequence at s (at most n bytes), 0 if it is none. */
-static size_t utf8_sequence(const unsigned char *s, size_t n) {
+static size_t utf8_sequence(const unsigned char *s, size_t n)
+{
     unsigned char c = s[0];
     if (c < 0x80) return 1;
     size_t len = c >= 0xc2 && c <= 0xdf   ? 2
@@ -460,7 +491,8 @@ static size_t utf8_sequence(const unsigned char *s, size_t n) {
     return len;
 }
 
-size_t weft_utf8_valid(const char *text, size_t n) {
+size_t weft_utf8_valid(const char *text, size_t n)
+{
     size_t i = 0;
     while (i < n) {
         size_t len = utf8_sequence((const unsigned char *)text + i, n - i);
@@ -470,7 +502,8 @@ size_t weft_utf8_valid(const char *text, size_t n) {
     return n;
 }
 
-void weft_utf8_scrub(const char *text, size_t n, weft_buffer *out) {
+void weft_utf8_scrub(const char *text, size_t n, weft_buffer *out)
+{
     for (size_t i = 0; i < n;) {
         size_t len = utf8_sequence((const unsigned char *)text + i, n - i);
         if (len) {

@@ -35,7 +35,8 @@ typedef struct walk {
     bool right;
 } walk;
 
-static void append(walk *w, const int32_t *ids, size_t n) {
+static void append(walk *w, const int32_t *ids, size_t n)
+{
     weft_error err;
     assert_true(w->n + n <= MAX_IDS);
     if (n) memcpy(w->id + w->n, ids, n * sizeof *ids);
@@ -43,7 +44,8 @@ static void append(walk *w, const int32_t *ids, size_t n) {
     assert_int_equal(weft_timeline_append(w->timeline, ids, n, &err), WEFT_OK);
 }
 
-static void append_script(walk *w, weft_script *script) {
+static void append_script(walk *w, weft_script *script)
+{
     weft_error err;
     int32_t *ids = NULL;
     size_t n = 0;
@@ -53,7 +55,8 @@ static void append_script(walk *w, weft_script *script) {
     weft_script_free(script);
 }
 
-static void check_thought(walk *w, const char *text) {
+static void check_thought(walk *w, const char *text)
+{
     const char *at = strstr(text, "number ");
     if (!at || strlen(at) < 13)
         w->right = false;
@@ -65,7 +68,8 @@ static void check_thought(walk *w, const char *text) {
 
 /* Samples one turn; with drop, the timeline goes on from a copy without the turn's thought. True
  * while it called. */
-static bool turn(walk *w, bool drop) {
+static bool turn(walk *w, bool drop)
+{
     weft_error err;
     weft_turn *t = NULL;
     weft_turn_delta delta = {0};
@@ -107,7 +111,8 @@ static bool turn(walk *w, bool drop) {
     return called;
 }
 
-static bool walk_is_right(weft_model *model, weft_dialect *dialect, uint64_t seed, bool drop) {
+static bool walk_is_right(weft_model *model, weft_dialect *dialect, uint64_t seed, bool drop)
+{
     static walk w;
     weft_error err;
     weft_script script = {0};
@@ -138,7 +143,8 @@ static bool walk_is_right(weft_model *model, weft_dialect *dialect, uint64_t see
     return w.right && *w.number;
 }
 
-static int open_model(void **state) {
+static int open_model(void **state)
+{
     weft_error err;
     char path[4096];
     weft_model *model = NULL;
@@ -151,12 +157,14 @@ static int open_model(void **state) {
     return 0;
 }
 
-static int close_model(void **state) {
+static int close_model(void **state)
+{
     weft_model_close(*state);
     return 0;
 }
 
-static int count_right(weft_model *model, bool drop) {
+static int count_right(weft_model *model, bool drop)
+{
     weft_dialect *dialect = NULL;
     weft_error err;
     int right = 0;
@@ -167,15 +175,18 @@ static int count_right(weft_model *model, bool drop) {
     return right;
 }
 
-static void a_kept_thought_is_remembered(void **state) {
+static void a_kept_thought_is_remembered(void **state)
+{
     assert_int_equal(count_right(*state, false), WALKS);
 }
 
-static void a_dropped_thought_is_lost(void **state) {
+static void a_dropped_thought_is_lost(void **state)
+{
     assert_true(count_right(*state, true) <= 1);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_kept_thought_is_remembered),
         cmocka_unit_test(a_dropped_thought_is_lost),

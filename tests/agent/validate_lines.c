@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     cJSON *json = NULL, *value = NULL;
     weft_schema *schema = NULL;
     weft_error err;

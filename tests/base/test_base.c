@@ -9,12 +9,14 @@
 
 #include <cmocka.h>
 
-static weft_status parse(const char *text, cJSON **out) {
+static weft_status parse(const char *text, cJSON **out)
+{
     weft_error err;
     return weft_json_parse(text, strlen(text), out, &err);
 }
 
-static void json_refuses_what_is_not_json(void **state) {
+static void json_refuses_what_is_not_json(void **state)
+{
     static const char *const bad[] = {"",
                                       "{",
                                       "[1,]",
@@ -53,7 +55,8 @@ static void json_refuses_what_is_not_json(void **state) {
 
 static void writes(const char *source,
                    weft_status (*writer)(const cJSON *, weft_buffer *, weft_error *),
-                   const char *expected) {
+                   const char *expected)
+{
     cJSON *v = NULL;
     weft_buffer out = WEFT_BUFFER_INIT;
     weft_error err;
@@ -70,7 +73,8 @@ static weft_status compact(const cJSON *value, weft_buffer *out, weft_error *err
     return weft_buffer_ok(out, err);
 }
 
-static void json_python_writes_as_json_dumps(void **state) {
+static void json_python_writes_as_json_dumps(void **state)
+{
     writes("{\"b\":[1,2.50,1e5,1E400],\"a\":\"\\u00e9\\n<&>'/\\u007f\"}", weft_json_python,
            "{\"b\": [1, 2.5, 100000.0, Infinity], \"a\": \"\xc3\xa9\\n<&>'/\x7f\"}");
     writes("[123456789012345678901234567890,-0,-0.0,1e16,1e-5,0.0001,1e22]", weft_json_python,
@@ -84,7 +88,8 @@ static void json_compact_keeps_numbers_as_written(void **state)
     writes("[1e400, 0.10, 1E2, -0]", compact, "[1e400,0.10,1E2,-0]");
 }
 
-static void json_canonical_sorts_and_refuses_floats(void **state) {
+static void json_canonical_sorts_and_refuses_floats(void **state)
+{
     writes("{\"b\":1,\"a\":{\"z\":true,\"y\":\"\\u0007\"}}", weft_json_canonical,
            "{\"a\":{\"y\":\"\\u0007\",\"z\":true},\"b\":1}");
     cJSON *v = NULL;
@@ -95,14 +100,16 @@ static void json_canonical_sorts_and_refuses_floats(void **state) {
     weft_buffer_free(&out);
 }
 
-static void utf8_scrub_replaces_each_bad_byte(void **state) {
+static void utf8_scrub_replaces_each_bad_byte(void **state)
+{
     weft_buffer out = WEFT_BUFFER_INIT;
     weft_utf8_scrub("a\xff\xe2\x82z\xe2\x82\xac", 8, &out);
     assert_string_equal(out.data, "a\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz\xe2\x82\xac");
     weft_buffer_free(&out);
 }
 
-static void error_text_never_carries_control_characters(void **state) {
+static void error_text_never_carries_control_characters(void **state)
+{
     weft_error err;
     assert_int_equal(weft_fail(&err, WEFT_E_CONFIG, "read %s", "a\x1b[31m\nb"), WEFT_E_CONFIG);
     assert_string_equal(err.message, "read a\\x1b[31m\\x0ab");
@@ -110,7 +117,8 @@ static void error_text_never_carries_control_characters(void **state) {
     assert_string_equal(err.message, "load: read a\\x1b[31m\\x0ab");
 }
 
-static void file_write_replaces_whole_and_remove_tree_stays_inside(void **state) {
+static void file_write_replaces_whole_and_remove_tree_stays_inside(void **state)
+{
     char dir[] = "/tmp/weft-base-XXXXXX";
     weft_error err;
     assert_non_null(mkdtemp(dir));
@@ -136,7 +144,8 @@ static void file_write_replaces_whole_and_remove_tree_stays_inside(void **state)
     free(link);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(json_refuses_what_is_not_json),
         cmocka_unit_test(json_python_writes_as_json_dumps),

@@ -23,7 +23,7 @@ static void messages_name_the_place_and_the_cure(void **state)
 {
     says("{\"properties\":{\"items\":{\"items\":{\"properties\":{\"price\":{\"maximum\":10}}}}}}",
          "{\"items\":[{\"price\":12.5}]}", "at /items/0/price: 12.5 is above the maximum 10");
-    says("{\"minimum\":0}", "-1e2", "at the top level: -100.0 is below the minimum 0");
+    says("{\"minimum\":0}", "-1e2", "at the top level: -1e2 is below the minimum 0");
     says("{\"exclusiveMinimum\":0}", "0", "at the top level: 0 must be greater than 0");
     says("{\"exclusiveMaximum\":0}", "7", "at the top level: 7 must be less than 0");
     says("{\"multipleOf\":5}", "7", "at the top level: 7 is not a multiple of 5");
