@@ -60,7 +60,8 @@ static void q5_1(const uint8_t *b, float *out)
     for (int i = 0; i < 32; i++) out[i] = d * (float)q[i] + m;
 }
 
-void cpu_scale_min(const uint8_t s[12], int j, uint8_t *out_scale, uint8_t *out_min)
+/* The 6-bit scale and minimum of sub-block j (0..7) of a Q4_K or Q5_K super-block. */
+static void scale_min(const uint8_t s[12], int j, uint8_t *out_scale, uint8_t *out_min)
 {
     if (j < 4) {
         *out_scale = s[j] & 63;
@@ -77,7 +78,7 @@ static void q45_k(const uint8_t *b, const uint8_t *high, const uint8_t *qs, floa
     float d = load_half(b), m = load_half(b + 2);
     for (int j = 0; j < 8; j++) {
         uint8_t scale, minimum;
-        cpu_scale_min(b + 4, j, &scale, &minimum);
+        scale_min(b + 4, j, &scale, &minimum);
         float dj = d * (float)scale, mj = m * (float)minimum;
         for (int i = 0; i < 32; i++) {
             int q = j % 2 ? qs[j / 2 * 32 + i] >> 4 : qs[j / 2 * 32 + i] & 15;

@@ -9,7 +9,4 @@ void cpu_dequantise(weft_tensor_type type, const void *data, size_t n, float *ou
 /* Bytes of a row of n weights; 0 if n is not a multiple of the type's block. */
 size_t cpu_row_bytes(weft_tensor_type type, size_t n);
 
-/* The 6-bit scale and minimum of sub-block j (0..7) of a Q4_K or Q5_K super-block. */
-void cpu_scale_min(const uint8_t scales[12], int j, uint8_t *out_scale, uint8_t *out_min);
-
 #endif

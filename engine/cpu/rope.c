@@ -9,7 +9,6 @@ enum { SERIAL_FLOATS = 16384, PIECE = 64 };
 typedef struct rope_job {
     weft_backend *b;
     cpu_rope_table *table;
-    const weft_row *row;
     float *x;
     size_t heads, head_dim, rope_dim;
     weft_rope_kind kind;
@@ -69,14 +68,10 @@ void cpu_rope(weft_backend *b, float *x, const weft_row *row, size_t n, size_t h
               size_t head_dim, size_t rope_dim, weft_rope_kind kind, const double *inv_freq,
               float magnitude)
 {
+    if (n == 0) return;
     assert(n <= b->max_tokens && rope_dim <= head_dim && rope_dim <= b->max_columns);
-    rope_job job = {.b = b,
-                    .row = row,
-                    .x = x,
-                    .heads = heads,
-                    .head_dim = head_dim,
-                    .rope_dim = rope_dim,
-                    .kind = kind};
+    rope_job job = {
+        .b = b, .x = x, .heads = heads, .head_dim = head_dim, .rope_dim = rope_dim, .kind = kind};
     job.table = table_of(b, row, n, rope_dim, inv_freq, magnitude);
     if (n * heads * head_dim >= SERIAL_FLOATS)
         cpu_pool_run(b->pool, rotate_item, &job, (uint32_t)n);
