@@ -103,11 +103,14 @@ static weft_status guard_repeat(job *j, weft_error *err)
     enum { QUESTION_BYTES = 600 };
     const char *question = j->run->state.question;
     bool restate = question && strlen(question) <= QUESTION_BYTES;
+    const char *last = j->run->state.output;
+    bool newer = last && strcmp(last, earlier) != 0;
     return settle(
         j, false, err,
-        "You already made this call and its result was %s. You have every result you need. "
+        "You already made this call and its result was %s%s%s. You have every result you need. "
         "Now answer in plain words, without a call%s%s",
-        earlier, restate ? ": " : ".", restate ? question : "");
+        earlier, newer ? "\nThe result of your last call was " : "", newer ? last : "",
+        restate ? ": " : ".", restate ? question : "");
 }
 
 /* In the same transaction as the result that carries the words. */

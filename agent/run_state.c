@@ -47,6 +47,7 @@ void run_state_free(run_state *s)
     free(s->answer);
     free(s->user);
     free(s->question);
+    free(s->output);
     memset(s, 0, sizeof *s);
 }
 
@@ -206,7 +207,9 @@ static weft_status apply_result(run_state *s, const cJSON *body, weft_error *err
     if (status) return status;
     s->repeats = repeated || stuck ? s->repeats + 1 : 0;
     if (s->repeats >= 2) s->must_answer = true;
-    if (!repeated && weft_json_bool(body, "executed", false)) {
+    bool ran = !repeated && weft_json_bool(body, "executed", false);
+    if (ran && !c->failed) status = replace(&s->output, c->result, err);
+    if (ran && !status) {
         if (!weft_json_bool(body, "idempotent", false))
             memory_free(s); /* it may have changed what the others looked at */
         else if (!c->failed)

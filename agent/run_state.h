@@ -54,6 +54,7 @@ typedef struct run_state {
     int64_t turns, calls, sampled_total, evaluated, elapsed_ns;
     char *answer, *user; /* last answer; text of the user turn to write */
     char *question;      /* what the user asked last */
+    char *output;        /* of the last call that ran and did not fail */
 } run_state;
 
 void run_state_free(run_state *s);

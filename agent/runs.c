@@ -68,8 +68,12 @@ weft_status find_run(const char *name, bool last, char **out, weft_error *err)
                                  "there is no run in %s yet: begin with weft run", dir)
                      : weft_fail(err, WEFT_E_USAGE, "name a run, or --last: see weft trace list");
     } else {
-        run =
-            strchr(name, '/') || weft_file_exists(name) ? strdup(name) : weft_path_join(dir, name);
+        /* an id first: a file of that name in the current directory must not hide a run */
+        run = weft_path_join(dir, name);
+        if (run && (strchr(name, '/') || !weft_file_exists(run))) {
+            free(run);
+            run = strdup(name);
+        }
         if (!run)
             status = weft_fail(err, WEFT_E_MEMORY, "out of memory");
         else if (!weft_file_exists(run))

@@ -134,8 +134,11 @@ static weft_status evaluate_chunk(weft_timeline *t, int64_t from, size_t n, floa
     if (!each_logits && n_want > 0) weft_model_logits(m, 0, 1, t->logits);
     t->has_logits = last;
     t->n_evaluated = from + (int64_t)n;
+    status =
+        weft_kv_seal(t->kv, t->ids, t->n_evaluated, false, t->on_page, t->on_page_context, err);
+    /* Counted once kept: a process that dies before the pages are sealed has kept nothing of the chunk. */
     weft_kv_count(t->kv, (int64_t)n);
-    return weft_kv_seal(t->kv, t->ids, t->n_evaluated, false, t->on_page, t->on_page_context, err);
+    return status;
 }
 
 static weft_status evaluate(weft_timeline *t, float *each_logits, logits_visit visit,

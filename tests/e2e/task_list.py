@@ -26,10 +26,10 @@ TASKS = {
         "calls": 3,
     },
     "program": {
-        "task": "Write a Python program that prints the sum of all prime numbers below 1000 and run it. Then use the calculator "
-                "to divide that sum by 7. What is the result?",
+        "task": "Write a Python program that prints the sum of the squares of the numbers from 1 to 100 with print, and run it. "
+                "Then use the calculator to divide the printed number by 7. What is the result?",
         "options": ["--tools", "code_run,calculator"],
-        "answer": ["10875.28"],
+        "answer": ["48335.7"],
         "calls": 2,
     },
 }
