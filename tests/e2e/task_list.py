@@ -26,10 +26,10 @@ TASKS = {
         "calls": 3,
     },
     "program": {
-        "task": "Write a Python program that prints the sum of the squares of the numbers from 1 to 100 with print, and run it. "
-                "Then use the calculator to divide the printed number by 7. What is the result?",
+        "task": "First write a Python program that prints the 20th Fibonacci number and run it with code_run. Then multiply the "
+                "printed number by 12.5 with the calculator. What is the product?",
         "options": ["--tools", "code_run,calculator"],
-        "answer": ["48335.7"],
+        "answer": ["84562.5"],
         "calls": 2,
     },
 }

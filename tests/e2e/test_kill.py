@@ -26,7 +26,7 @@ def run_with_kills(home, run, start, faults, limit):
             return kills
         equal(done.returncode, -9, f"exit under {fault}: {done.stderr}")
         kills += 1
-        if (home.path / "runs" / run / "trace.db").exists() and home.weft("trace", "stats", run).returncode == 0:
+        if (home.path / "runs" / run / "trace.db").exists() and home.stats(run)["events"] > 0:
             args = ["resume", run]
         else:  # killed before the run was durable: nothing happened, begin again
             shutil.rmtree(home.path / "runs" / run, ignore_errors=True)
