@@ -35,7 +35,8 @@ struct weft_gguf {
 
 /* ---- tensor types ---- */
 
-const char *weft_tensor_type_name(weft_tensor_type type) {
+const char *weft_tensor_type_name(weft_tensor_type type)
+{
     switch (type) {
 #define X(name, number, weights, bytes)                                                            \
     case WEFT_##name: return #name;
@@ -45,7 +46,8 @@ const char *weft_tensor_type_name(weft_tensor_type type) {
     return "unknown";
 }
 
-bool weft_tensor_block(weft_tensor_type type, size_t *weights, size_t *bytes) {
+bool weft_tensor_block(weft_tensor_type type, size_t *weights, size_t *bytes)
+{
     switch (type) {
 #define X(name, number, w, b)                                                                      \
     case WEFT_##name:                                                                              \
@@ -60,7 +62,8 @@ bool weft_tensor_block(weft_tensor_type type, size_t *weights, size_t *bytes) {
 
 /* ---- opening ---- */
 
-static weft_status map_part(gguf_part *part, const char *path, weft_error *err) {
+static weft_status map_part(gguf_part *part, const char *path, weft_error *err)
+{
     struct stat info;
     weft_status s = WEFT_OK;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -84,7 +87,8 @@ static weft_status map_part(gguf_part *part, const char *path, weft_error *err) 
     return s;
 }
 
-static int64_t part_int(const gguf_part *part, const char *key, int64_t fallback) {
+static int64_t part_int(const gguf_part *part, const char *key, int64_t fallback)
+{
     const gguf_value *v = gguf_value_find(part, key);
     if (v && !v->is_array) gguf_value_int(v, 0, &fallback);
     return fallback;
@@ -92,7 +96,8 @@ static int64_t part_int(const gguf_part *part, const char *key, int64_t fallback
 
 /* The path of part `number` (from 1) of n, made from the path of the first; NULL if that path is
  * not named as a first part, or on lack of memory (*memory). */
-static char *part_path(const char *first, int64_t number, int64_t n, bool *memory) {
+static char *part_path(const char *first, int64_t number, int64_t n, bool *memory)
+{
     char suffix[64];
     size_t size = strlen(first);
     snprintf(suffix, sizeof suffix, "-00001-of-%05d.gguf", (int)n);
@@ -111,7 +116,8 @@ static char *part_path(const char *first, int64_t number, int64_t n, bool *memor
 }
 
 static weft_status open_part(weft_gguf *file, const char *path, int64_t number, int64_t n,
-                             weft_error *err) {
+                             weft_error *err)
+{
     gguf_part *part = &file->part[number - 1];
     weft_status s = map_part(part, path, err);
     if (!s) s = gguf_part_read(part, path, err);
@@ -124,8 +130,8 @@ static weft_status open_part(weft_gguf *file, const char *path, int64_t number, 
 }
 
 /* Opens the other parts, if the first one says that there are any. path NULL: bytes in memory. */
-static weft_status open_rest(weft_gguf *file, const char *path, const char *label,
-                             weft_error *err) {
+static weft_status open_rest(weft_gguf *file, const char *path, const char *label, weft_error *err)
+{
     int64_t n = part_int(&file->part[0], "split.count", 1);
     int64_t no = part_int(&file->part[0], "split.no", 0);
     if (n <= 1) return WEFT_OK;
@@ -157,12 +163,14 @@ static weft_status open_rest(weft_gguf *file, const char *path, const char *labe
     return WEFT_OK;
 }
 
-static int compare_names(const void *a, const void *b) {
+static int compare_names(const void *a, const void *b)
+{
     return strcmp((*(const weft_tensor *const *)a)->name, (*(const weft_tensor *const *)b)->name);
 }
 
 /* One table over the parts' tensors. */
-static weft_status join(weft_gguf *file, const char *label, weft_error *err) {
+static weft_status join(weft_gguf *file, const char *label, weft_error *err)
+{
     size_t n = 0;
     for (size_t i = 0; i < file->n_parts; i++) {
         n += file->part[i].n_tensors;
@@ -193,7 +201,8 @@ static weft_status join(weft_gguf *file, const char *label, weft_error *err) {
 
 /* path NULL: `part` borrows its bytes. */
 static weft_status open_file(weft_gguf **out, const char *path, const gguf_part *bytes,
-                             weft_error *err) {
+                             weft_error *err)
+{
     weft_status s = WEFT_OK;
     const char *label = path ? path : "bytes in memory";
     weft_gguf *file = calloc(1, sizeof *file);
@@ -217,16 +226,19 @@ done:
     return s;
 }
 
-weft_status weft_gguf_open(weft_gguf **out, const char *path, weft_error *err) {
+weft_status weft_gguf_open(weft_gguf **out, const char *path, weft_error *err)
+{
     return open_file(out, path, NULL, err);
 }
 
-weft_status weft_gguf_open_memory(weft_gguf **out, const void *bytes, size_t n, weft_error *err) {
+weft_status weft_gguf_open_memory(weft_gguf **out, const void *bytes, size_t n, weft_error *err)
+{
     gguf_part part = {.base = bytes, .size = n};
     return open_file(out, NULL, &part, err);
 }
 
-void weft_gguf_close(weft_gguf *file) {
+void weft_gguf_close(weft_gguf *file)
+{
     if (!file) return;
     for (size_t i = 0; i < file->n_parts; i++) {
         gguf_part *part = &file->part[i];
@@ -241,15 +253,18 @@ void weft_gguf_close(weft_gguf *file) {
 
 /* ---- tensors ---- */
 
-size_t weft_gguf_tensor_count(const weft_gguf *file) {
+size_t weft_gguf_tensor_count(const weft_gguf *file)
+{
     return file->n_tensors;
 }
 
-const weft_tensor *weft_gguf_tensor_at(const weft_gguf *file, size_t i) {
+const weft_tensor *weft_gguf_tensor_at(const weft_gguf *file, size_t i)
+{
     return file->tensor[i];
 }
 
-const weft_tensor *weft_gguf_tensor_find(const weft_gguf *file, const char *name) {
+const weft_tensor *weft_gguf_tensor_find(const weft_gguf *file, const char *name)
+{
     weft_tensor wanted = {.name = name};
     const weft_tensor *key = &wanted;
     const weft_tensor **found =
@@ -257,7 +272,8 @@ const weft_tensor *weft_gguf_tensor_find(const weft_gguf *file, const char *name
     return found ? *found : NULL;
 }
 
-void weft_gguf_release(const weft_gguf *file, const weft_tensor *tensor) {
+void weft_gguf_release(const weft_gguf *file, const weft_tensor *tensor)
+{
     const uint8_t *data = tensor->data;
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t from = ((uintptr_t)data + page - 1) / page * page;
@@ -273,77 +289,91 @@ void weft_gguf_release(const weft_gguf *file, const weft_tensor *tensor) {
 
 /* ---- metadata ---- */
 
-static const gguf_value *scalar(const weft_gguf *file, const char *key) {
+static const gguf_value *scalar(const weft_gguf *file, const char *key)
+{
     const gguf_value *v = gguf_value_find(&file->part[0], key);
     return v && !v->is_array ? v : NULL;
 }
 
-static const gguf_value *element(const weft_gguf *file, const char *key, size_t i) {
+static const gguf_value *element(const weft_gguf *file, const char *key, size_t i)
+{
     const gguf_value *v = gguf_value_find(&file->part[0], key);
     return v && v->is_array && i < v->count ? v : NULL;
 }
 
-bool weft_gguf_text(const weft_gguf *file, const char *key, weft_text *out) {
+bool weft_gguf_text(const weft_gguf *file, const char *key, weft_text *out)
+{
     const gguf_value *v = scalar(file, key);
     if (!v || v->type != GGUF_STRING) return false;
     *out = gguf_value_text(v, 0);
     return true;
 }
 
-bool weft_gguf_int(const weft_gguf *file, const char *key, int64_t *out) {
+bool weft_gguf_int(const weft_gguf *file, const char *key, int64_t *out)
+{
     const gguf_value *v = scalar(file, key);
     return v && gguf_value_int(v, 0, out);
 }
 
-bool weft_gguf_float(const weft_gguf *file, const char *key, double *out) {
+bool weft_gguf_float(const weft_gguf *file, const char *key, double *out)
+{
     const gguf_value *v = scalar(file, key);
     return v && gguf_value_float(v, 0, out);
 }
 
-bool weft_gguf_bool(const weft_gguf *file, const char *key, bool *out) {
+bool weft_gguf_bool(const weft_gguf *file, const char *key, bool *out)
+{
     const gguf_value *v = scalar(file, key);
     if (!v || v->type != GGUF_BOOL) return false;
     *out = v->data[0] != 0;
     return true;
 }
 
-size_t weft_gguf_array(const weft_gguf *file, const char *key) {
+size_t weft_gguf_array(const weft_gguf *file, const char *key)
+{
     const gguf_value *v = element(file, key, 0);
     return v ? (size_t)v->count : 0;
 }
 
-bool weft_gguf_array_text(const weft_gguf *file, const char *key, size_t i, weft_text *out) {
+bool weft_gguf_array_text(const weft_gguf *file, const char *key, size_t i, weft_text *out)
+{
     const gguf_value *v = element(file, key, i);
     if (!v || v->type != GGUF_STRING) return false;
     *out = gguf_value_text(v, i);
     return true;
 }
 
-bool weft_gguf_array_int(const weft_gguf *file, const char *key, size_t i, int64_t *out) {
+bool weft_gguf_array_int(const weft_gguf *file, const char *key, size_t i, int64_t *out)
+{
     const gguf_value *v = element(file, key, i);
     return v && gguf_value_int(v, i, out);
 }
 
-bool weft_gguf_array_float(const weft_gguf *file, const char *key, size_t i, double *out) {
+bool weft_gguf_array_float(const weft_gguf *file, const char *key, size_t i, double *out)
+{
     const gguf_value *v = element(file, key, i);
     return v && gguf_value_float(v, i, out);
 }
 
-size_t weft_gguf_key_count(const weft_gguf *file) {
+size_t weft_gguf_key_count(const weft_gguf *file)
+{
     return file->part[0].n_values;
 }
 
-weft_text weft_gguf_key_at(const weft_gguf *file, size_t i) {
+weft_text weft_gguf_key_at(const weft_gguf *file, size_t i)
+{
     return file->part[0].value[i].key;
 }
 
 /* ---- identity ---- */
 
-size_t weft_gguf_file_bytes(const weft_gguf *file) {
+size_t weft_gguf_file_bytes(const weft_gguf *file)
+{
     return file->bytes;
 }
 
-void weft_gguf_fingerprint(const weft_gguf *file, uint8_t out[WEFT_DIGEST_BYTES]) {
+void weft_gguf_fingerprint(const weft_gguf *file, uint8_t out[WEFT_DIGEST_BYTES])
+{
     static const char domain[] = "weft gguf fingerprint 1";
     uint8_t digest[WEFT_DIGEST_BYTES], next[WEFT_DIGEST_BYTES];
     weft_blake2b_of(NULL, 0, domain, sizeof domain, digest);

@@ -33,25 +33,29 @@ typedef struct gguf_cursor {
     weft_error *err;
 } gguf_cursor;
 
-static size_t rest(const gguf_cursor *c) {
+static size_t rest(const gguf_cursor *c)
+{
     return (size_t)(c->end - c->at);
 }
 
-static weft_status cut_short(const gguf_cursor *c, const char *what) {
+static weft_status cut_short(const gguf_cursor *c, const char *what)
+{
     return weft_fail(
         c->err, WEFT_E_MODEL,
         "open %s: the file ends inside %s; it is damaged or incomplete, fetch it again", c->label,
         what);
 }
 
-static weft_status take(gguf_cursor *c, void *out, size_t n, const char *what) {
+static weft_status take(gguf_cursor *c, void *out, size_t n, const char *what)
+{
     if (rest(c) < n) return cut_short(c, what);
     memcpy(out, c->at, n);
     c->at += n;
     return WEFT_OK;
 }
 
-static weft_status take_text(gguf_cursor *c, weft_text *out, const char *what) {
+static weft_status take_text(gguf_cursor *c, weft_text *out, const char *what)
+{
     uint64_t size = 0;
     weft_status s = take(c, &size, sizeof size, what);
     if (s) return s;
@@ -61,7 +65,8 @@ static weft_status take_text(gguf_cursor *c, weft_text *out, const char *what) {
     return WEFT_OK;
 }
 
-static weft_status take_name(gguf_cursor *c, weft_text *out, const char *what) {
+static weft_status take_name(gguf_cursor *c, weft_text *out, const char *what)
+{
     weft_status s = take_text(c, out, what);
     if (s) return s;
     if (!out->size || out->size > GGUF_MAX_NAME_BYTES || memchr(out->data, 0, out->size))
@@ -71,7 +76,8 @@ static weft_status take_name(gguf_cursor *c, weft_text *out, const char *what) {
     return WEFT_OK;
 }
 
-static size_t type_bytes(uint32_t type) {
+static size_t type_bytes(uint32_t type)
+{
     switch (type) {
     case GGUF_U8:
     case GGUF_I8:
@@ -90,7 +96,8 @@ static size_t type_bytes(uint32_t type) {
 
 /* ---- metadata ---- */
 
-static weft_status take_strings(gguf_cursor *c, gguf_value *v) {
+static weft_status take_strings(gguf_cursor *c, gguf_value *v)
+{
     v->string = malloc((size_t)v->count * sizeof *v->string);
     if (v->count && !v->string) return weft_fail(c->err, WEFT_E_MEMORY, "open %s", c->label);
     for (uint64_t i = 0; i < v->count; i++) {
@@ -103,7 +110,8 @@ static weft_status take_strings(gguf_cursor *c, gguf_value *v) {
 }
 
 /* The elements of a value whose type and count are known. */
-static weft_status take_elements(gguf_cursor *c, gguf_value *v) {
+static weft_status take_elements(gguf_cursor *c, gguf_value *v)
+{
     size_t bytes;
     v->data = c->at;
     if (v->type == GGUF_STRING) {
@@ -125,7 +133,8 @@ static weft_status take_elements(gguf_cursor *c, gguf_value *v) {
     return WEFT_OK;
 }
 
-static weft_status take_value(gguf_cursor *c, gguf_value *v) {
+static weft_status take_value(gguf_cursor *c, gguf_value *v)
+{
     uint32_t type = 0;
     weft_status s = take_name(c, &v->key, "a metadata key");
     if (s || (s = take(c, &type, sizeof type, "a metadata value"))) return s;
@@ -150,18 +159,21 @@ static weft_status take_value(gguf_cursor *c, gguf_value *v) {
     return take_elements(c, v);
 }
 
-static int compare_text(weft_text a, weft_text b) {
+static int compare_text(weft_text a, weft_text b)
+{
     size_t n = a.size < b.size ? a.size : b.size;
     int order = n ? memcmp(a.data, b.data, n) : 0;
     return order ? order : (a.size > b.size) - (a.size < b.size);
 }
 
-static int compare_keys(const void *a, const void *b, void *context) {
+static int compare_keys(const void *a, const void *b, void *context)
+{
     const gguf_value *value = context;
     return compare_text(value[*(const uint32_t *)a].key, value[*(const uint32_t *)b].key);
 }
 
-static weft_status read_values(gguf_cursor *c, gguf_part *part, uint64_t n) {
+static weft_status read_values(gguf_cursor *c, gguf_part *part, uint64_t n)
+{
     if (n > rest(c) / GGUF_MIN_VALUE_BYTES || n > UINT32_MAX) return cut_short(c, "the metadata");
     part->value = calloc(n ? (size_t)n : 1, sizeof *part->value);
     part->by_key = calloc(n ? (size_t)n : 1, sizeof *part->by_key);
@@ -183,7 +195,8 @@ static weft_status read_values(gguf_cursor *c, gguf_part *part, uint64_t n) {
     return WEFT_OK;
 }
 
-const gguf_value *gguf_value_find(const gguf_part *part, const char *key) {
+const gguf_value *gguf_value_find(const gguf_part *part, const char *key)
+{
     weft_text wanted = {key, strlen(key)};
     size_t low = 0, high = part->n_values;
     while (low < high) {
@@ -208,7 +221,8 @@ const gguf_value *gguf_value_find(const gguf_part *part, const char *key) {
         value_;                                                                                    \
     })
 
-bool gguf_value_int(const gguf_value *v, uint64_t i, int64_t *out) {
+bool gguf_value_int(const gguf_value *v, uint64_t i, int64_t *out)
+{
     switch (v->type) {
     case GGUF_U8: *out = READ_AS(uint8_t, v->data, i); return true;
     case GGUF_I8: *out = READ_AS(int8_t, v->data, i); return true;
@@ -227,7 +241,8 @@ bool gguf_value_int(const gguf_value *v, uint64_t i, int64_t *out) {
     }
 }
 
-bool gguf_value_float(const gguf_value *v, uint64_t i, double *out) {
+bool gguf_value_float(const gguf_value *v, uint64_t i, double *out)
+{
     if (v->type == GGUF_F32)
         *out = (double)READ_AS(float, v->data, i);
     else if (v->type == GGUF_F64)
@@ -237,7 +252,8 @@ bool gguf_value_float(const gguf_value *v, uint64_t i, double *out) {
     return true;
 }
 
-weft_text gguf_value_text(const gguf_value *v, uint64_t i) {
+weft_text gguf_value_text(const gguf_value *v, uint64_t i)
+{
     const uint8_t *at = v->is_array ? v->string[i] : v->data;
     return (weft_text){(const char *)at + sizeof(uint64_t), (size_t)READ_AS(uint64_t, at, 0)};
 }
@@ -245,7 +261,8 @@ weft_text gguf_value_text(const gguf_value *v, uint64_t i) {
 /* ---- tensors ---- */
 
 /* Types of other programs, so that the refusal can name them. */
-static const char *foreign_type_name(uint32_t type) {
+static const char *foreign_type_name(uint32_t type)
+{
     static const char *const name[] = {
         [9] = "Q8_1",    [10] = "Q2_K",    [11] = "Q3_K",  [15] = "Q8_K",   [16] = "IQ2_XXS",
         [17] = "IQ2_XS", [18] = "IQ3_XXS", [19] = "IQ1_S", [20] = "IQ4_NL", [21] = "IQ3_S",
@@ -257,7 +274,8 @@ static const char *foreign_type_name(uint32_t type) {
 
 /* Bytes that the names of the next n tensors take with their NULs. Takes the cursor by value: it
  * only looks ahead, for the tensor table's length is known nowhere. */
-static weft_status measure_names(gguf_cursor c, uint64_t n, size_t *out) {
+static weft_status measure_names(gguf_cursor c, uint64_t n, size_t *out)
+{
     size_t bytes = 0;
     for (uint64_t i = 0; i < n; i++) {
         weft_text name;
@@ -278,7 +296,8 @@ static weft_status measure_names(gguf_cursor c, uint64_t n, size_t *out) {
 }
 
 /* Shape and type of one tensor whose entry measure_names has seen; its offset goes to *offset. */
-static weft_status take_tensor(gguf_cursor *c, weft_tensor *t, char **names, uint64_t *offset) {
+static weft_status take_tensor(gguf_cursor *c, weft_tensor *t, char **names, uint64_t *offset)
+{
     weft_text name;
     uint32_t type = 0;
     weft_status s = take_name(c, &name, "a tensor name");
@@ -300,8 +319,7 @@ static weft_status take_tensor(gguf_cursor *c, weft_tensor *t, char **names, uin
                          "file with Q4_K, Q5_K, Q6_K, Q4_0 to Q8_0, F16, BF16 or F32 weights",
                          c->label, t->name, type, foreign_type_name(type));
     bool bad = t->dim[0] % weights != 0;
-    for (uint32_t d = 0; d < 4; d++)
-        bad |= !t->dim[d] || t->dim[d] > INT64_MAX || weft_size_mul(n, (size_t)t->dim[d], &n);
+    for (uint32_t d = 0; d < 4; d++) bad |= !t->dim[d] || weft_size_mul(n, (size_t)t->dim[d], &n);
     if (bad || weft_size_mul(n / weights, block, &t->bytes))
         return weft_fail(c->err, WEFT_E_MODEL,
                          "open %s: tensor %s has impossible dimensions; the file is damaged",
@@ -309,13 +327,15 @@ static weft_status take_tensor(gguf_cursor *c, weft_tensor *t, char **names, uin
     return WEFT_OK;
 }
 
-static int compare_data(const void *a, const void *b, void *context) {
+static int compare_data(const void *a, const void *b, void *context)
+{
     const weft_tensor *t = context;
     const uint8_t *x = t[*(const uint32_t *)a].data, *y = t[*(const uint32_t *)b].data;
     return (x > y) - (x < y);
 }
 
-static weft_status check_overlap(const gguf_part *part, const gguf_cursor *c) {
+static weft_status check_overlap(const gguf_part *part, const gguf_cursor *c)
+{
     weft_status s = WEFT_OK;
     uint32_t *order = malloc(part->n_tensors * sizeof *order);
     if (!order) return weft_fail(c->err, WEFT_E_MEMORY, "open %s", c->label);
@@ -334,7 +354,8 @@ static weft_status check_overlap(const gguf_part *part, const gguf_cursor *c) {
 
 /* Places the tensors at data_start + offset[i]. */
 static weft_status place_tensors(gguf_part *part, const gguf_cursor *c, const uint64_t *offset,
-                                 size_t alignment) {
+                                 size_t alignment)
+{
     size_t data_bytes = part->size - part->data_start;
     for (size_t i = 0; i < part->n_tensors; i++) {
         weft_tensor *t = &part->tensor[i];
@@ -353,7 +374,8 @@ static weft_status place_tensors(gguf_part *part, const gguf_cursor *c, const ui
     return check_overlap(part, c);
 }
 
-static weft_status find_alignment(const gguf_part *part, const gguf_cursor *c, size_t *out) {
+static weft_status find_alignment(const gguf_part *part, const gguf_cursor *c, size_t *out)
+{
     const gguf_value *v = gguf_value_find(part, "general.alignment");
     int64_t alignment = GGUF_DEFAULT_ALIGNMENT;
     if (v && (v->is_array || !gguf_value_int(v, 0, &alignment) || alignment < 8 ||
@@ -366,7 +388,8 @@ static weft_status find_alignment(const gguf_part *part, const gguf_cursor *c, s
     return WEFT_OK;
 }
 
-static weft_status read_tensors(gguf_cursor *c, gguf_part *part, uint64_t n) {
+static weft_status read_tensors(gguf_cursor *c, gguf_part *part, uint64_t n)
+{
     weft_status s = WEFT_OK;
     uint64_t *offset = NULL;
     size_t alignment = GGUF_DEFAULT_ALIGNMENT, names_bytes = 0;
@@ -403,7 +426,8 @@ done:
 
 /* ---- the part ---- */
 
-static weft_status read_header(gguf_cursor *c, uint64_t *n_tensors, uint64_t *n_values) {
+static weft_status read_header(gguf_cursor *c, uint64_t *n_tensors, uint64_t *n_values)
+{
     struct {
         char magic[4];
         uint32_t version;
@@ -425,7 +449,8 @@ static weft_status read_header(gguf_cursor *c, uint64_t *n_tensors, uint64_t *n_
     return WEFT_OK;
 }
 
-weft_status gguf_part_read(gguf_part *part, const char *label, weft_error *err) {
+weft_status gguf_part_read(gguf_part *part, const char *label, weft_error *err)
+{
     gguf_cursor c = {part->base, part->base + part->size, label, err};
     uint64_t n_tensors = 0, n_values = 0;
     weft_status s = read_header(&c, &n_tensors, &n_values);
@@ -434,7 +459,8 @@ weft_status gguf_part_read(gguf_part *part, const char *label, weft_error *err) 
     return s;
 }
 
-void gguf_part_free(gguf_part *part) {
+void gguf_part_free(gguf_part *part)
+{
     for (size_t i = 0; i < part->n_values; i++) free(part->value[i].string);
     free(part->value);
     free(part->by_key);

@@ -5,9 +5,9 @@
  * model families (their tokenizer.json); whitespace is written out, for PCRE2's \s has U+180E too.
  *
  * Bounds. Every repeat is of a single character class, so a match needs no stack, and a failed attempt
- * on a long run must not be tried again from each position in it: \s+\z alone would be quadratic on a
- * megabyte of spaces, hence its look-behind. PCRE2 sees well-formed UTF-8 only: a stretch of
- * malformed bytes is a piece of its own.
+ * on a long run must not be tried again from each position in it: \s+\z alone is quadratic on a run of
+ * spaces (PCRE2's JIT sees that, its interpreter does not), hence its look-behind. PCRE2 gets
+ * well-formed UTF-8 only: a stretch of malformed bytes is a piece of its own.
  *
  * The compiled code is read-only and shared; match data belongs to the call.
  */

@@ -1,10 +1,10 @@
 /* SentencePiece BPE: a text's characters are its first symbols, and two neighbours join if their text
  * is a token, the best score first. A character that is no token is written byte by byte.
  *
- * There are no words. But in every known vocabulary no token has a space behind another character, so
- * nothing ever merges across the start of a run of spaces, and the text is cut there: merging is
- * then local (33 times faster on a megabyte) and gives the same ids. A vocabulary with such a token is
- * merged in one piece.
+ * There are no words. But hardly any token has a space behind another character (Gemma one, "> </",
+ * Llama none), and nothing can merge across a place where no token has such a pair: there the text is
+ * cut. The ids stay the same and merging becomes local: 9 MB/s instead of 1.7 on prose and code with
+ * Llama's vocabulary.
  *
  * Unigram files (tokenizer model "t5") are refused by name: none of the architectures has one.
  */
@@ -47,11 +47,15 @@ static weft_status load_scores(weft_tokenizer *t, const weft_gguf *file, weft_er
     return WEFT_OK;
 }
 
-static bool has_inner_space(const weft_text *bytes)
+static void load_cuts(weft_tokenizer *t)
 {
-    for (size_t i = 1; i < bytes->size; i++)
-        if (bytes->data[i] == ' ' && bytes->data[i - 1] != ' ') return true;
-    return false;
+    for (size_t id = 0; id < t->n; id++) {
+        const weft_text *bytes = &t->bytes[id];
+        if (!(t->flags[id] & TOKEN_MERGEABLE)) continue;
+        for (size_t i = 1; i < bytes->size; i++)
+            if (bytes->data[i] == ' ') t->before_space[(unsigned char)bytes->data[i - 1]] = true;
+    }
+    t->before_space[' '] = true; /* a run of spaces is never cut */
 }
 
 static void load_single_bytes(weft_tokenizer *t)
@@ -76,10 +80,7 @@ weft_status spm_load(weft_tokenizer *t, const weft_gguf *file, weft_error *err)
     t->adds_bos = true;
     t->space_prefix = true;
     weft_gguf_bool(file, "tokenizer.ggml.add_space_prefix", &t->space_prefix);
-    t->space_splits = true;
-    for (size_t id = 0; id < t->n; id++)
-        if ((t->flags[id] & TOKEN_MERGEABLE) && has_inner_space(&t->bytes[id]))
-            t->space_splits = false;
+    load_cuts(t);
     return WEFT_OK;
 }
 
@@ -133,8 +134,8 @@ static weft_status encode_placed(token_work *w, const weft_tokenizer *t, const c
     weft_status s = WEFT_OK;
     for (size_t from = 0, to; from < size && !s; from = to) {
         to = from + 1;
-        if (!t->space_splits) to = size;
-        while (to < size && !(text[to] == ' ' && text[to - 1] != ' ')) to++;
+        while (to < size && !(text[to] == ' ' && !t->before_space[(unsigned char)text[to - 1]]))
+            to++;
         s = encode_stretch(w, t, text + from, to - from, place, from);
     }
     return s;

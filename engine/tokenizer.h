@@ -1,7 +1,12 @@
 /* Text to token ids and back. Private to engine/; the public face is weft_encode/_decode in engine.h.
  *
- * Byte-level BPE with the pre-tokenizer split of the file, and SentencePiece (BPE by scores with byte
- * fallback, unigram). Encoding equals the reference tokenizer's ids on every text.
+ * Byte-level BPE with the pre-tokenizer split of the file, and SentencePiece BPE (by scores, with byte
+ * fallback). Encoding equals the reference tokenizer's ids on every text. A tokenizer is read-only after
+ * it is made: threads may share it.
+ *
+ * From text that is not trusted no control token ever comes, from foreign text no end of generation and
+ * no delimiter either: that is a user-defined token with one of < > [ ] { } | or U+FF5C in it, or any
+ * normal token spelled <name>. Runs of spaces and newlines, user-defined in Gemma, are none.
  */
 #ifndef WEFT_ENGINE_TOKENIZER_H
 #define WEFT_ENGINE_TOKENIZER_H

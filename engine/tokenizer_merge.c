@@ -4,7 +4,7 @@
  * and its score. Both give (priority, merged id); candidates wait in a binary heap ordered by
  * (priority, leftmost). A candidate is out of date if one of its symbols has since been merged: then
  * their sizes no longer add up, and it is dropped when it comes up. So a word of n symbols takes at
- * most 3 n pushes, O(n log n): a megabyte of one letter takes about a second, not a day.
+ * most 3 n pushes, O(n log n): a megabyte of one letter takes half a second, not hours.
  */
 #include "engine/tokenizer_parts.h"
 

@@ -70,9 +70,9 @@ struct weft_tokenizer {
     bool whole_words; /* a word that is a token is not merged ("ignore_merges") */
 
     /* spm.c */
-    uint32_t *priority; /* [n] the score, turned round: smaller merges first */
-    bool space_prefix;  /* a space is put before a text and after a special token */
-    bool space_splits;  /* no mergeable token has a space after another character */
+    uint32_t *priority;     /* [n] the score, turned round: smaller merges first */
+    bool space_prefix;      /* a space is put before a text and after a special token */
+    bool before_space[256]; /* bytes that stand before a space in some mergeable token */
 };
 
 /* ---- one encoding ---- */

@@ -4,7 +4,7 @@
  * bytes cuts <|im_end|> in two, nothing matches.
  *
  * The tokens are sorted by text, so those that begin with the bytes read so far are one range of the
- * table; each byte narrows it by two binary searches. No tree: Gemma has 6,415 such tokens, and a
+ * table; each byte narrows it by two binary searches. No tree: Gemma has 6,414 such tokens, and a
  * byte that begins none is passed over by one look at first[].
  */
 #include "engine/tokenizer_parts.h"

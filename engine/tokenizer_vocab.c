@@ -2,7 +2,7 @@
  *
  * Byte-level vocabularies write each byte as one printable character: 0x21-0x7e, 0xa1-0xac and
  * 0xae-0xff as themselves, the other 68 from U+0100 on in order. SentencePiece writes a space as
- * U+2581 and a lone byte as <0x0A>. Both are undone here, once; 151,936 tokens take 20 ms.
+ * U+2581 and a lone byte as <0x0A>. Both are undone here, once, in 15 ms for 151,936 tokens.
  *
  * Which tokens are dangerous is decided by text, since files type them differently:
  *   delimiter   a user-defined token with one of < > [ ] { } | or U+FF5C in it: <tool_call>, <think>,

@@ -3,6 +3,15 @@
 #include "tests/engine/gguf_build.h"
 #include "tests/engine/tok_data.h"
 
+#ifdef WITHOUT_JIT
+/* A machine where no page may be made executable: PCRE2's interpreter must split the same way. */
+int __wrap_pcre2_jit_compile_8(void *code, uint32_t options);
+int __wrap_pcre2_jit_compile_8(void *code, uint32_t options)
+{
+    return -45; /* PCRE2_ERROR_JIT_BADOPTION: there is no JIT */
+}
+#endif
+
 /* ---- fixtures ---- */
 
 static void append_ids(weft_buffer *out, const int32_t *id, size_t n)
@@ -295,6 +304,20 @@ static void facts(void **state)
     close_vocabulary(&v);
 }
 
+/* A text that is too long is refused before a byte of it is read. */
+static void too_long_texts(void **state)
+{
+    vocabulary v = open_vocabulary("small-bpe");
+    static const weft_span spans[] = {{"a", ((size_t)1 << 30) + 1, WEFT_FOREIGN, WEFT_USER},
+                                      {"a", SIZE_MAX, WEFT_FOREIGN, WEFT_USER}};
+    weft_error err;
+    int32_t *ids;
+    size_t n;
+    for (size_t i = 1; i <= 2; i++)
+        assert_int_equal(weft_tokenizer_encode(v.t, spans, i, &ids, NULL, &n, &err), WEFT_E_LIMIT);
+    close_vocabulary(&v);
+}
+
 /* Shapes that make a naive splitter or merger quadratic: a quarter of a megabyte would take hours. */
 static void long_texts(void **state)
 {
@@ -309,7 +332,7 @@ static void long_texts(void **state)
         for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
             size_t unit = strlen(units[u]), size = SIZE / unit * unit;
             for (size_t k = 0; k < size; k++) text[k] = units[u][k % unit];
-            text[size++] = 'x'; /* a run of spaces that is not at the end */
+            text[size++] = '7'; /* a run of spaces that is not at the end */
             weft_buffer out = WEFT_BUFFER_INIT;
             tok_ids ids = encode_text(&v, text, size, WEFT_FOREIGN);
             decode_ids(&v, &ids, &out);
@@ -335,6 +358,50 @@ static void build_spm(gguf_build *g, const char *const *tokens, const uint32_t *
     for (size_t i = 0; i < n; i++) put_u32(&g->values, kind[i]);
     build_array(g, "tokenizer.ggml.scores", G_F32, n);
     for (size_t i = 0; i < n; i++) weft_buffer_append(&g->values, &score[i], sizeof score[i]);
+}
+
+static vocabulary open_built(gguf_build *g)
+{
+    weft_error err;
+    weft_gguf *file;
+    weft_buffer bytes = WEFT_BUFFER_INIT;
+    build_finish(g, &bytes);
+    if (weft_gguf_open_memory(&file, bytes.data, bytes.size, &err)) fail_msg("%s", err.message);
+    return tokenizer_of(file, bytes.data);
+}
+
+static void expect_encoding(const vocabulary *v, const char *text, const int32_t *want, size_t n)
+{
+    mismatches = 0;
+    expect_ids(v, "built", text, strlen(text), WEFT_PLAIN, want, n);
+    assert_int_equal(mismatches, 0);
+}
+
+/* Zero and minus zero are one score: then the leftmost pair joins. */
+static void equal_scores(void **state)
+{
+    gguf_build g = {0};
+    build_spm(&g, (const char *[]){"a", "b", "c", "ab", "bc"}, (uint32_t[]){1, 1, 1, 1, 1},
+              (float[]){0, 0, 0, -0.0f, 0}, 5);
+    build_value(&g, "tokenizer.ggml.add_space_prefix", G_BOOL, "", 1);
+    vocabulary v = open_built(&g);
+    expect_encoding(&v, "abc", (int32_t[]){3, 2}, 2);
+    close_vocabulary(&v);
+}
+
+/* A vocabulary whose tokens go on behind a space is not cut there. */
+static void tokens_over_spaces(void **state)
+{
+    gguf_build g = {0};
+    build_spm(&g,
+              (const char *[]){"a", "\xe2\x96\x81", "a\xe2\x96\x81",
+                               "a\xe2\x96\x81"
+                               "a"},
+              (uint32_t[]){1, 1, 1, 1}, (float[]){0, 0, 1, 1}, 4);
+    build_value(&g, "tokenizer.ggml.add_space_prefix", G_BOOL, "", 1);
+    vocabulary v = open_built(&g);
+    expect_encoding(&v, "a a a", (int32_t[]){3, 1, 0}, 3);
+    close_vocabulary(&v);
 }
 
 static void expect_refused(gguf_build *g, const char *reason)
@@ -405,6 +472,16 @@ static void bad_vocabularies(void **state)
     expect_refused(&g, "1 tokens but 0 scores");
     build_text(&g, "tokenizer.ggml.model", "llama");
     expect_refused(&g, "0 entries");
+    build_text(&g, "tokenizer.ggml.model", "llama");
+    build_texts(&g, "tokenizer.ggml.tokens", (const char *[]){"a"}, 1);
+    build_array(&g, "tokenizer.ggml.token_type", G_U32, 2);
+    put_u64(&g.values, 1);
+    expect_refused(&g, "1 tokens but 2 token types");
+    char longest[8194];
+    memset(longest, 'a', sizeof longest);
+    longest[8193] = '\0';
+    build_spm(&g, (const char *[]){longest}, (uint32_t[]){1}, (float[]){0}, 1);
+    expect_refused(&g, "token 0");
 }
 
 int main(int argc, char **argv)
@@ -418,6 +495,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(nothing_gives_nothing),
         cmocka_unit_test(facts),
         cmocka_unit_test(long_texts),
+        cmocka_unit_test(too_long_texts),
+        cmocka_unit_test(equal_scores),
+        cmocka_unit_test(tokens_over_spaces),
         cmocka_unit_test(unknown_names),
         cmocka_unit_test(bad_merges),
         cmocka_unit_test(bad_vocabularies),
