@@ -179,6 +179,31 @@ static void *run_job(void *context)
     return NULL;
 }
 
+/* Whether this failure is the one before over again: same call, same text. */
+static bool fails_again(const job *j, const char *text)
+{
+    const run_state *s = &j->run->state;
+    const run_call *c = &s->call[j->index];
+    char *key = run_call_key(c->name, c->arguments);
+    bool again = key && s->last_key && strcmp(key, s->last_key) == 0 &&
+                 strncmp(s->last_result, text, strlen(text)) == 0;
+    free(key);
+    return again;
+}
+
+static void add_text(cJSON *body, const job *j, const char *text, bool error)
+{
+    weft_buffer words = WEFT_BUFFER_INIT;
+    weft_buffer_puts(&words, text);
+    if (error && fails_again(j, text))
+        weft_buffer_puts(
+            &words,
+            "\nThe same call failed in the same way before: write it differently, or answer "
+            "in plain words.");
+    cJSON_AddStringToObject(body, "text", weft_buffer_str(&words));
+    weft_buffer_free(&words);
+}
+
 static weft_status record_result(job *j, weft_error *err)
 {
     weft_run *r = j->run;
@@ -193,7 +218,7 @@ static weft_status record_result(job *j, weft_error *err)
     cJSON *body = cJSON_CreateObject();
     weft_json_add_int(body, "index", (int64_t)j->index);
     cJSON_AddStringToObject(body, "tool", c->name);
-    cJSON_AddStringToObject(body, "text", text);
+    add_text(body, j, text, error);
     cJSON_AddBoolToObject(body, "error", error);
     if (j->repeated) cJSON_AddTrueToObject(body, "repeated");
     if (j->executed) {

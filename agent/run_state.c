@@ -184,8 +184,10 @@ static weft_status compare_with_last(run_state *s, const run_call *c, bool *stuc
 {
     char *key = run_call_key(c->name, c->arguments);
     if (!key) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    /* a failure may carry words about its repetition behind the text it had before */
+    size_t n = s->last_result ? strlen(s->last_result) : 0, m = strlen(c->result);
     *stuck = c->failed && s->last_key && strcmp(s->last_key, key) == 0 &&
-             strcmp(s->last_result, c->result) == 0;
+             strncmp(s->last_result, c->result, n < m ? n : m) == 0;
     free(s->last_key);
     s->last_key = key;
     return replace(&s->last_result, c->result, err);

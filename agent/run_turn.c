@@ -67,7 +67,8 @@ static weft_status remember_sampled(weft_run *r, int32_t id, weft_error *err)
 static void show(weft_run *r, const weft_turn_delta *delta)
 {
     if (!*delta->text) return;
-    weft_console_stream(&r->console, delta->text, delta->segment != WEFT_ANSWER);
+    if (delta->segment != WEFT_CALL) /* a call is shown whole, in its frame */
+        weft_console_stream(&r->console, delta->text, delta->segment != WEFT_ANSWER);
     if (!r->deltas) return;
     cJSON *line = cJSON_CreateObject();
     weft_buffer text = WEFT_BUFFER_INIT;
@@ -97,6 +98,7 @@ static weft_status check_limits(weft_run *r, weft_error *err)
 static weft_status evaluate(weft_run *r, weft_error *err)
 {
     int64_t from = weft_monotonic_ns(), pending = weft_timeline_pending(r->timeline);
+    if (pending > 1) weft_console_progress(&r->console, "prefill", "tokens", 0, pending);
     weft_status status = weft_timeline_evaluate(r->timeline, on_progress, r, err);
     int64_t spent = weft_monotonic_ns() - from;
     if (pending > 1) {
