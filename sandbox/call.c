@@ -18,6 +18,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -45,9 +46,15 @@ bool sandbox_warm_start(const sandbox_host *host, bool network, bool strict, san
                         sandbox_fault *fault)
 {
     int ends[2], pidfd = -1;
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
+    sandbox_warm warm = {.shape = {network, strict, host->trees}};
+    warm.report =
+        mmap(NULL, sizeof *warm.report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (warm.report == MAP_FAILED) return sandbox_fault_layer(fault, LAYER_PID_NS, "mmap");
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends)) {
+        munmap(warm.report, sizeof *warm.report);
         return sandbox_fault_layer(fault, LAYER_PID_NS, "socketpair");
-    sandbox_warm warm = {.shape = {network, strict, host->trees}, .sock = ends[0]};
+    }
+    warm.sock = ends[0];
     struct clone_args args = {
         .flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
                  CLONE_NEWCGROUP | CLONE_PIDFD | (network ? 0u : CLONE_NEWNET),
@@ -63,13 +70,14 @@ bool sandbox_warm_start(const sandbox_host *host, bool network, bool strict, san
                          &host->filters[strict    ? FILTER_STRICT
                                         : network ? FILTER_NETWORK
                                                   : FILTER_NORMAL],
-                         3);
+                         3, warm.report);
     }
     int error = errno;
     close(ends[1]);
     warm.pidfd = pidfd;
     if (warm.pid < 0) {
         close(ends[0]);
+        munmap(warm.report, sizeof *warm.report);
         errno = error;
         return sandbox_fault_layer(fault, LAYER_USER_NS, "clone3 with new namespaces");
     }
@@ -91,6 +99,7 @@ void sandbox_warm_end(sandbox_warm *warm)
     waitpid(warm->pid, NULL, 0);
     close(warm->pidfd);
     close(warm->sock);
+    munmap(warm->report, sizeof *warm->report);
     warm->pid = 0;
 }
 
@@ -169,25 +178,33 @@ static int wait_ms(const watched_call *w)
     return left < 0 ? 0 : left + 1 < look ? (int)left + 1 : look;
 }
 
+/* Takes over what init knew at its end. */
+static void report_take(watched_call *w, bool complete, bool killed)
+{
+    sandbox_report *r = &w->reply->report;
+    *r = *w->init->report;
+    r->layers |= (w->slot->has_memory ? 1u << LAYER_CGROUP_MEMORY : 1u << LAYER_WATCHDOG) |
+                 (w->slot->has_pids ? 1u << LAYER_CGROUP_PIDS : 0);
+    if (complete) return;
+    r->exit_status = -1;
+    r->signal = SIGKILL;
+    if (!killed && !r->fault.code && !sandbox_slot_oom(w->slot))
+        sandbox_fault_set(&r->fault, WEFT_E_SANDBOX, 0, "sandbox: the call's init was killed");
+}
+
 /* Returns when init has reported or died. */
 static void call_watch(watched_call *w)
 {
-    sandbox_report report;
-    bool killed = false;
+    bool killed = false, complete = false;
     for (;;) {
         struct pollfd polled[] = {{w->init->sock, POLLIN, 0},
                                   {w->init->pidfd, POLLIN, 0},
                                   {killed ? -1 : w->cancel, POLLIN | POLLRDHUP, 0}};
         int n = poll(polled, 3, killed ? -1 : wait_ms(w));
         if (n < 0 && errno != EINTR) break;
-        if (n > 0 && (polled[0].revents & POLLIN) &&
-            sandbox_read_full(w->init->sock, &report, sizeof report)) {
-            report.layers |= w->reply->report.layers;
-            w->reply->report = report;
-            if (!report.running) return;
-            continue;
-        }
-        if (n > 0 && (polled[0].revents || polled[1].revents)) break; /* died without a word */
+        char done;
+        complete = n > 0 && (polled[0].revents & POLLIN) && read(w->init->sock, &done, 1) == 1;
+        if (complete || (n > 0 && (polled[0].revents || polled[1].revents))) break;
         weft_sandbox_hit hit = WEFT_HIT_NONE;
         if (n > 0 && polled[2].revents)
             hit = WEFT_HIT_CANCELLED;
@@ -198,8 +215,7 @@ static void call_watch(watched_call *w)
             killed = true;
         }
     }
-    w->reply->report.exit_status = -1;
-    w->reply->report.signal = SIGKILL;
+    report_take(w, complete, killed);
 }
 
 /* --- the end ---------------------------------------------------------------------------------- */
@@ -252,8 +268,6 @@ static bool call_try(const sandbox_host *host, sandbox_slot *slot, sandbox_warm 
         w.disk = open(call->mounts[0].host, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (w.disk >= 0) w.disk_floor = sandbox_disk_floor(w.disk, call->limits.file_bytes);
     }
-    reply->report.layers = (slot->has_memory ? 1u << LAYER_CGROUP_MEMORY : 1u << LAYER_WATCHDOG) |
-                           (slot->has_pids ? 1u << LAYER_CGROUP_PIDS : 0);
     call_watch(&w);
     usage_merge(&w);
     hit_find(&w);

@@ -23,6 +23,7 @@ typedef struct sandbox_warm {
     sandbox_shape shape;
     pid_t pid;
     int pidfd, sock;
+    sandbox_report *report; /* shared with it: what it knows up to now, also when it is killed */
 } sandbox_warm;
 
 /* Clones an init into fresh namespaces and maps its ids; it prepares itself meanwhile. */

@@ -86,13 +86,19 @@ bool sandbox_ids_take(sandbox_fault *fault)
     return true;
 }
 
-bool sandbox_capabilities_drop(sandbox_fault *fault)
+bool sandbox_capabilities_bound(sandbox_fault *fault)
 {
-    for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-        if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0))
-            return sandbox_fault_layer(fault, LAYER_CAPABILITIES, "drop capability %d", cap);
+    int cap = 0;
+    while (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0) cap++;
+    if (errno != EINVAL || cap == 0) /* EINVAL: past the last one this kernel knows */
+        return sandbox_fault_layer(fault, LAYER_CAPABILITIES, "drop capability %d", cap);
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
         return sandbox_fault_layer(fault, LAYER_CAPABILITIES, "clear ambient capabilities");
+    return true;
+}
+
+bool sandbox_capabilities_drop(sandbox_fault *fault)
+{
     unsigned long bits = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
                          SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED |
                          SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;

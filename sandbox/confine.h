@@ -16,7 +16,9 @@ bool sandbox_outer_ids(uid_t *uid, gid_t *gid);
 bool sandbox_ids_map(pid_t pid, uid_t uid, gid_t gid, sandbox_fault *fault);
 /* Takes the inner id. Clears the parent-death signal, as every change of id does. */
 bool sandbox_ids_take(sandbox_fault *fault);
-/* Drops every capability set for good, and sets no_new_privs. */
+/* Empties the bounding and ambient sets; what is held now stays until sandbox_capabilities_drop, which
+ * drops the rest for good and sets no_new_privs. */
+bool sandbox_capabilities_bound(sandbox_fault *fault);
 bool sandbox_capabilities_drop(sandbox_fault *fault);
 /* Sets resource limits; never above what the process already has. */
 bool sandbox_rlimits_set(const sandbox_call *call, sandbox_fault *fault);

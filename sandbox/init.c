@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -33,7 +34,7 @@ enum { NOTIFICATION_BYTES = 512 };
 typedef struct supervisor {
     const sandbox_shape *shape;
     sandbox_call call;
-    sandbox_report report;
+    sandbox_report *report;
     pid_t workload;
     bool ended;       /* the workload was reaped */
     bool exec_passed; /* strict: the one exec has happened */
@@ -76,6 +77,7 @@ static bool prepare(const sandbox_shape *shape, int sock, int *out_root, sandbox
     report->layers |= 1u << LAYER_IDS;
     if (!sandbox_root_build(shape, out_root, &report->layers, fault)) return false;
     if (sethostname("weft", 4)) return sandbox_fault_layer(fault, LAYER_UTS_NS, "sethostname");
+    if (!sandbox_capabilities_bound(fault)) return false;
     setsid(); /* fails only for a leader, which pid 1 of a namespace may be already */
     return true;
 }
@@ -102,7 +104,7 @@ static bool descriptors_assign(sandbox_call *call, const sandbox_go *go, const i
 /* Waits for the request. Ends the process if the worker goes away first. */
 static bool request_take(supervisor *s)
 {
-    sandbox_fault *fault = &s->report.fault, ignored;
+    sandbox_fault *fault = &s->report->fault, ignored;
     sandbox_go go;
     int fds[SANDBOX_MAX_FDS];
     size_t n_fds;
@@ -123,36 +125,31 @@ static bool request_take(supervisor *s)
 
 static bool complete(supervisor *s, int root)
 {
-    sandbox_report *r = &s->report;
+    sandbox_report *r = s->report;
     if (!sandbox_root_finish(&s->call, s->shape, root, &r->layers, &r->stale, &r->fault))
         return false;
     if (!sandbox_capabilities_drop(&r->fault)) return false;
     r->layers |= 1u << LAYER_CAPABILITIES | 1u << LAYER_NO_NEW_PRIVS;
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
         return sandbox_fault_layer(&r->fault, LAYER_PID_NS, "PR_SET_DUMPABLE");
+    /* The workload is forked from here; the report is not for it, not even until its exec. */
+    if (madvise(r, sizeof *r, MADV_DONTFORK))
+        return sandbox_fault_layer(&r->fault, LAYER_PID_NS, "MADV_DONTFORK");
     return true;
 }
 
 /* --- the notifications ------------------------------------------------------------------------ */
 
-/* True for the first denial of a call. */
-static bool denial_count(sandbox_report *report, int call)
+static void denial_count(sandbox_report *report, int call)
 {
     for (uint32_t i = 0; i < report->n_denials; i++)
         if (report->denials[i].call == call) {
             if (report->denials[i].count < UINT32_MAX) report->denials[i].count++;
-            return false;
+            return;
         }
-    if (report->n_denials == SANDBOX_MAX_DENIALS) return false;
-    report->denials[report->n_denials++] = (sandbox_denial){call, 1};
-    return true;
-}
-
-static void progress_tell(supervisor *s)
-{
-    s->report.running = true;
-    sandbox_write_full(s->sock, &s->report, sizeof s->report);
-    s->report.running = false;
+    if (report->n_denials == SANDBOX_MAX_DENIALS) return;
+    report->denials[report->n_denials] = (sandbox_denial){call, 1};
+    report->n_denials++;
 }
 
 /* Answers one notification: EPERM, except for the exec that starts a strict workload. */
@@ -176,9 +173,9 @@ static void denial_answer(supervisor *s)
         answer.body.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
     } else {
         answer.body.error = -EPERM;
+        denial_count(s->report, request.body.data.nr);
     }
     ioctl(s->listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
-    if (answer.body.error && denial_count(&s->report, request.body.data.nr)) progress_tell(s);
 }
 
 /* Kernels may enlarge the structures; ours must hold them. */
@@ -200,18 +197,17 @@ static void note_take(supervisor *s)
     if (sandbox_receive(s->notes, &note, sizeof note, &fd, 1, &n_fds) != (ssize_t)sizeof note) {
         if (n_fds) close(fd);
         sandbox_close(&s->notes); /* exec, or its end, has closed the other end */
-        if (!s->report.fault.code) progress_tell(s);
         return;
     }
-    s->report.layers |= note.layers;
-    if (note.hole >= 0) s->report.hole = note.hole;
-    if (note.fault.code && !s->report.fault.code) s->report.fault = note.fault;
+    s->report->layers |= note.layers;
+    if (note.hole >= 0) s->report->hole = note.hole;
+    if (note.fault.code && !s->report->fault.code) s->report->fault = note.fault;
     if (n_fds) {
         sandbox_close(&s->listener);
         s->listener = fd;
         if (!notification_fits()) {
             errno = ENOSYS;
-            sandbox_fault_layer(&s->report.fault, LAYER_SECCOMP, "seccomp notification size");
+            sandbox_fault_layer(&s->report->fault, LAYER_SECCOMP, "seccomp notification size");
             kill(s->workload, SIGKILL);
         }
     }
@@ -225,8 +221,8 @@ static void children_reap(supervisor *s)
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
         if (pid != s->workload) continue;
         s->ended = true;
-        s->report.exit_status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-        s->report.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+        s->report->exit_status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+        s->report->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     }
 }
 
@@ -234,7 +230,10 @@ static void supervise(supervisor *s)
 {
     while (!s->ended) {
         struct pollfd polled[] = {
-            {s->signals, POLLIN, 0}, {s->notes, POLLIN, 0}, {s->listener, POLLIN, 0}};
+            {s->signals, POLLIN, 0},
+            /* After the listener only a failed exec speaks, and that ends the workload anyway. */
+            {s->listener < 0 ? s->notes : -1, POLLIN, 0},
+            {s->listener, POLLIN, 0}};
         if (poll(polled, 3, -1) < 0 && errno != EINTR) break;
         if (polled[2].revents & POLLIN)
             denial_answer(s);
@@ -262,7 +261,7 @@ static bool workload_start(supervisor *s, const sandbox_filter *filter)
     sigaddset(&child, SIGCHLD);
     s->signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
     if (s->signals < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
-        return sandbox_fault_layer(&s->report.fault, LAYER_PID_NS, "prepare the workload");
+        return sandbox_fault_layer(&s->report->fault, LAYER_PID_NS, "prepare the workload");
     s->notes = ends[0];
     s->workload = fork();
     if (s->workload == 0) {
@@ -272,7 +271,7 @@ static bool workload_start(supervisor *s, const sandbox_filter *filter)
     }
     close(ends[1]);
     if (s->workload < 0)
-        return sandbox_fault_layer(&s->report.fault, LAYER_PID_NS, "fork the workload");
+        return sandbox_fault_layer(&s->report->fault, LAYER_PID_NS, "fork the workload");
     return true;
 }
 
@@ -285,18 +284,20 @@ static void usage_note(sandbox_report *report)
     report->peak_bytes = (int64_t)used.ru_maxrss * 1024;
 }
 
-void sandbox_init_run(const sandbox_shape *shape, const sandbox_filter *filter, int sock)
+void sandbox_init_run(const sandbox_shape *shape, const sandbox_filter *filter, int sock,
+                      sandbox_report *report)
 {
-    supervisor s = {.shape = shape, .sock = sock, .signals = -1, .notes = -1, .listener = -1};
-    s.report.hole = -1;
+    supervisor s = {
+        .shape = shape, .sock = sock, .report = report, .signals = -1, .notes = -1, .listener = -1};
     int root = -1, oom = prefer_for_oom();
-    bool prepared = prepare(shape, sock, &root, &s.report);
+    report->hole = -1;
+    bool prepared = prepare(shape, sock, &root, report);
     if (request_take(&s) && prepared && complete(&s, root) && workload_start(&s, filter)) {
         if (oom >= 0 && write(oom, "0", 1) != 1) _exit(1);
         for (int i = 0; i < 3; i++) sandbox_close(&s.call.fds[i]);
         supervise(&s);
-        usage_note(&s.report);
+        usage_note(report);
     }
-    sandbox_write_full(sock, &s.report, sizeof s.report);
+    sandbox_write_full(sock, "d", 1);
     _exit(0);
 }

@@ -18,8 +18,10 @@ typedef struct sandbox_note {
 
 /* Runs as pid 1. Builds what it can before it knows its request (init is cloned ahead of need), waits
  * for that on sock, builds the rest, starts the workload, answers its seccomp notifications, and when
- * it ends kills and reaps all that is left. Sends one sandbox_report. Never returns. */
-_Noreturn void sandbox_init_run(const sandbox_shape *shape, const sandbox_filter *filter, int sock);
+ * it ends kills and reaps all that is left. What it finds goes to *report, which the worker sees; a
+ * byte on sock says that this is all. Never returns. */
+_Noreturn void sandbox_init_run(const sandbox_shape *shape, const sandbox_filter *filter, int sock,
+                                sandbox_report *report);
 
 /* The child of init: confines itself and becomes the program. Never returns. */
 _Noreturn void sandbox_workload_run(const sandbox_call *call, const sandbox_filter *filter,

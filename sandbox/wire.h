@@ -2,7 +2,7 @@
  *
  *   weft ──ticket + descriptors──> launcher ──the same──> worker        SEQPACKET
  *   weft ══request, cancel══> worker ══sandbox_reply══> weft            STREAM, one per call
- *   worker ──sandbox_go + descriptors, request──> init ──sandbox_report──> worker
+ *   worker ──sandbox_go + descriptors, request──> init ──one byte──> worker
  *                                                                       STREAM, one per init
  *   workload ──sandbox_note──> init                                     SEQPACKET, until its exec
  *
@@ -73,16 +73,15 @@ typedef struct sandbox_go {
     } mounts[SANDBOX_MAX_BINDS + 1];
 } sandbox_go;
 
-/* What init saw. Sent when the workload has started and at each first denial of a call (running), so
- * that a killed call is known up to there; for good when nothing of the workload is left. */
+/* What init saw, in memory that it shares with the worker: complete when init says so with one byte,
+ * and known up to the last step when init was killed. */
 typedef struct sandbox_report {
     sandbox_fault fault; /* code != WEFT_OK: it was not run */
     int32_t exit_status, signal;
     int64_t cpu_ns, peak_bytes;
     sandbox_layers layers;
     int32_t hole; /* probe calls: index of an effect probe that succeeded, or -1 */
-    bool running;
-    bool stale; /* init's view of the host's mounts is older than the request: ask another */
+    bool stale;   /* init's view of the host's mounts is older than the request: ask another */
     uint32_t n_denials;
     sandbox_denial denials[SANDBOX_MAX_DENIALS];
 } sandbox_report;

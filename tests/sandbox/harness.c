@@ -145,12 +145,17 @@ bool all_gone(const char *token)
     return false;
 }
 
+pid_t init_of(const char *token)
+{
+    pid_t init = 0;
+    return processes_named(token, 0, NULL, &init) == 1 ? init : 0;
+}
+
 pid_t worker_of(const char *token)
 {
     char pid[16], name[64], state;
-    pid_t init = 0, worker = 0;
-    if (processes_named(token, 0, NULL, &init) != 1) return 0;
-    snprintf(pid, sizeof pid, "%d", (int)init);
+    pid_t worker = 0;
+    snprintf(pid, sizeof pid, "%d", (int)init_of(token));
     return process_name(pid, name, sizeof name, &state, &worker) ? worker : 0;
 }
 

@@ -38,7 +38,8 @@ const char *probe_path(void);
 int survivors(const char *token);
 /* True if survivors() becomes 0 soon. */
 bool all_gone(const char *token);
-/* The worker whose call runs the daemon `token` (its parent is init, whose parent is the worker). */
+/* The processes behind the daemon `token`: its parent is init, whose parent is the worker. */
+pid_t init_of(const char *token);
 pid_t worker_of(const char *token);
 /* The launcher's pid: the only child of this process of that name. */
 pid_t launcher_pid(void);

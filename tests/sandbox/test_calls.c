@@ -104,7 +104,7 @@ typedef struct trigger {
     const char *token;
     volatile int *cancel; /* set to 1 */
     pid_t victim;         /* or killed */
-    bool worker;          /* or its worker killed */
+    bool worker, init;    /* or those of the call killed */
 } trigger;
 
 static void *trigger_run(void *argument)
@@ -112,7 +112,7 @@ static void *trigger_run(void *argument)
     trigger *t = argument;
     for (int tries = 0; tries < 2000 && survivors(t->token) == 0; tries++) poll(NULL, 0, 10);
     if (t->cancel) *t->cancel = 1;
-    pid_t victim = t->worker ? worker_of(t->token) : t->victim;
+    pid_t victim = t->worker ? worker_of(t->token) : t->init ? init_of(t->token) : t->victim;
     if (victim > 0) kill(victim, SIGKILL);
     return NULL;
 }
@@ -182,6 +182,18 @@ static void a_killed_worker_costs_its_call_only(void **state)
     assert_int_equal(run_until(f, f->launcher, &t, &r, &err), WEFT_E_SANDBOX);
     assert_true(all_gone(f->token));
     for (int i = 0; i < 6; i++) assert_shell(f, "echo again", "again\n");
+}
+
+static void a_killed_init_is_an_error(void **state)
+{
+    fixture *f = *state;
+    weft_error err = {0};
+    weft_sandbox_result r;
+    trigger t = {.init = true};
+    assert_int_equal(run_until(f, f->launcher, &t, &r, &err), WEFT_E_SANDBOX);
+    assert_non_null(strstr(err.message, "init was killed"));
+    assert_true(all_gone(f->token));
+    assert_shell(f, "echo again", "again\n");
 }
 
 /* --- with weft's own end ---------------------------------------------------------------------- */
@@ -276,6 +288,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(calls_really_overlap),
         cmocka_unit_test(cancel_kills_everything),
         cmocka_unit_test(a_killed_worker_costs_its_call_only),
+        cmocka_unit_test(a_killed_init_is_an_error),
         cmocka_unit_test(a_killed_launcher_is_an_error_and_no_hang),
         cmocka_unit_test(the_launcher_dies_with_its_parent),
         cmocka_unit_test(the_launcher_holds_no_secret),
