@@ -21,6 +21,7 @@ struct weft_timeline {
     weft_kv *kv;
     int32_t *ids; /* [context] */
     int64_t n_ids, n_evaluated, restored;
+    int64_t n_counted; /* positions of the chunk in progress that the page file's counter knows */
     bool has_logits;
     float *logits; /* [2][n_vocab], the first after position n_evaluated - 1 (model.h) */
     float *weight; /* [n_vocab], the sampler's */
@@ -107,6 +108,23 @@ weft_status weft_timeline_append(weft_timeline *timeline, const int32_t *ids, si
     return WEFT_OK;
 }
 
+/* Tokens count as evaluated once they are kept: page by page as pages are sealed, so a process that
+ * dies in between has counted what the next one will find, and no more. */
+static void count_to(weft_timeline *t, int64_t position)
+{
+    weft_kv_count(t->kv, position - t->n_counted);
+    t->n_counted = position;
+}
+
+static weft_status page_sealed(void *context, int64_t page, const uint8_t digest[WEFT_DIGEST_BYTES],
+                               weft_error *err)
+{
+    weft_timeline *t = context;
+    int64_t end = (page + 1) * WEFT_PAGE;
+    count_to(t, end < t->n_evaluated ? end : t->n_evaluated);
+    return t->on_page ? t->on_page(t->on_page_context, page, digest, err) : WEFT_OK;
+}
+
 /* One chunk: positions [from, from + n). With each_logits [2 * WEFT_LOGIT_ROWS][n_vocab] every position is
  * visited; else logits are computed after the last of all ids only. */
 static weft_status evaluate_chunk(weft_timeline *t, int64_t from, size_t n, float *each_logits,
@@ -134,10 +152,9 @@ static weft_status evaluate_chunk(weft_timeline *t, int64_t from, size_t n, floa
     if (!each_logits && n_want > 0) weft_model_logits(m, 0, 1, t->logits);
     t->has_logits = last;
     t->n_evaluated = from + (int64_t)n;
-    status =
-        weft_kv_seal(t->kv, t->ids, t->n_evaluated, false, t->on_page, t->on_page_context, err);
-    /* Counted once kept: a process that dies before the pages are sealed has kept nothing of the chunk. */
-    weft_kv_count(t->kv, (int64_t)n);
+    t->n_counted = from;
+    status = weft_kv_seal(t->kv, t->ids, t->n_evaluated, false, page_sealed, t, err);
+    count_to(t, t->n_evaluated);
     return status;
 }
 
