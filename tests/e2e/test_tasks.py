@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Four tasks on the real 1.5B model at temperature 0: the right answer, through real calls, and not one token of
 the timeline evaluated twice."""
-from harness import Home, bodies, equal, expect, main
+import os
+import subprocess
+
+from harness import WEFT, Home, bodies, equal, expect, main
 from task_list import TASKS
 
 MODEL = "qwen2.5-coder-1.5b"
@@ -39,6 +42,19 @@ def program_written_run_and_its_output_used():
     solve("program")
 
 
+def memory_stays_within_its_bound():
+    with Home() as home:
+        file_bytes = os.stat(home.model(MODEL)).st_size
+        args = [WEFT, "run", "-m", MODEL, "--tools", "calculator", "--max-tokens", "8", "What is 2 + 2?"]
+        child = subprocess.Popen(args, env=home.env(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL, cwd=home.path)
+        _, status, usage = os.wait4(child.pid, 0)
+        equal(os.waitstatus_to_exitcode(status), 6, "exit")
+        kv = next((home.path / "runs").glob("*/kv/pages.kv")).stat().st_size
+        bound = 1.6 * file_bytes + kv + (150 << 20)
+        expect(usage.ru_maxrss * 1024 <= bound, "peak", usage.ru_maxrss * 1024, "bytes, bound", int(bound))
+
+
 if __name__ == "__main__":
-    main(product_of_two_five_digit_numbers, hotel_bill_with_tax, two_prices_searched_computed_compared,
+    main(memory_stays_within_its_bound, product_of_two_five_digit_numbers, hotel_bill_with_tax, two_prices_searched_computed_compared,
          program_written_run_and_its_output_used)
