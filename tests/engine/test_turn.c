@@ -273,6 +273,16 @@ static void test_refused(void **state)
     assert_int_equal(accepted(&v, &o, "```json\n{\"name\": \"calculator\"", AS_BYTES),
                      strlen("```json\n{\"name\": \"calculator"));
     assert_int_equal(accepted(&v, &o, "```json\n{\"name\": \"Bob\"}\n```", AS_BYTES), SIZE_MAX);
+    /* with plain words, no line begins as code, JSON or a tag does; inside a line they are text */
+    o.choice = WEFT_CHOICE_WORDS;
+    for (const char *const *line = (const char *const[]){"{", "[", "<", "`", NULL}; *line; line++) {
+        char later[16];
+        assert_int_equal(accepted(&v, &o, *line, AS_BYTES), 0);
+        snprintf(later, sizeof later, "a\n  %s", *line);
+        assert_int_equal(accepted(&v, &o, later, AS_BYTES), strlen("a\n  "));
+    }
+    assert_int_equal(accepted(&v, &o, "x <tool_call>", AS_BYTES), strlen("x <tool_call"));
+    assert_int_equal(accepted(&v, &o, "The set {1, 2} has `a` < 3.\n- so [x].", AS_BYTES), SIZE_MAX);
     tools_close(&t);
     vocab_close(&v);
 }
