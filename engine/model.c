@@ -12,7 +12,8 @@
 #include <unistd.h>
 
 enum {
-    CHUNK_DEFAULT = 512,
+    CHUNK_DEFAULT =
+        64, /* a kill loses at most a chunk and an unsealed page; 512 is 5 to 8 % faster */
     CHUNK_MIN = 16,
     CHUNK_MAX = 4096,
     SCRATCH_MAX_BYTES = 256 << 20, /* for the default chunk */
