@@ -7,6 +7,7 @@
  * and an add are 2), beside a loop of nothing but VNNI multiply-adds on registers. Attention: one
  * token over a long context, GB/s of KV. Best of several repetitions each.
  */
+#include "bench/peak.h"
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/half.h"
 
@@ -63,41 +64,24 @@ static double read_seconds(weft_backend *b, const void *at, size_t bytes)
     return seconds_since(b, from);
 }
 
-#ifdef WEFT_X86_64
-#include <immintrin.h>
-enum { PEAK_LOOPS = 1 << 18 };
-__attribute__((target("avx512f,avx512vnni"))) static void peak_item(void *context, uint32_t item,
-                                                                    int thread)
+static void peak_item(void *context, uint32_t item, int thread)
 {
-    __m512i a[12], w = _mm512_set1_epi32((int)item), x = _mm512_set1_epi32(thread + 3);
-    for (int i = 0; i < 12; i++) a[i] = _mm512_set1_epi32(i);
-    for (int k = 0; k < PEAK_LOOPS; k++) {
-        for (int i = 0; i < 12; i++) a[i] = _mm512_dpbusd_epi32(a[i], w, x);
-        __asm__ volatile("" : "+v"(w));
-    }
-    for (int i = 1; i < 12; i++) a[0] = _mm512_add_epi32(a[0], a[i]);
-    ((volatile int *)context)[thread] = _mm512_reduce_add_epi32(a[0]);
+    ((double *)context)[item] = peak_run(PEAK_VNNI);
 }
 
 static double peak_gops(weft_backend *b)
 {
-    int sink[1024];
-    if (!__builtin_cpu_supports("avx512vnni")) return 0;
-    double best = 1e9;
+    double amount[256], best = 0;
+    if (!peak_has(PEAK_VNNI)) return 0;
     for (int i = 0; i < 4; i++) {
         int64_t from = now_ns(b);
-        cpu_pool_run(b->pool, peak_item, sink, (uint32_t)b->threads);
-        double s = seconds_since(b, from);
-        best = s < best ? s : best;
+        cpu_pool_run(b->pool, peak_item, amount, (uint32_t)b->threads);
+        double s = seconds_since(b, from), sum = 0;
+        for (int t = 0; t < b->threads; t++) sum += amount[t];
+        best = sum / s > best ? sum / s : best;
     }
-    return 2.0 * 64 * 12 * PEAK_LOOPS * b->threads / best * 1e-9;
+    return best * 1e-9;
 }
-#else
-static double peak_gops(weft_backend *b)
-{
-    return 0;
-}
-#endif
 
 static float *filled(size_t n)
 {
