@@ -2,17 +2,25 @@
  *
  * A state's row has one word per byte: the number of the next state, DEAD, or UNTRIED. Past
  * STATES_MAX states everything is forgotten at the start of a walk: numbers stay valid during one.
- * Masks are kept for MASKS_MAX states, and the one unused for longest makes room. Inside a string
- * most of the vocabulary may follow, and with a maxLength every character makes a new state. So
- * before it walks, the masker proves by the rows whether the state takes all plain characters
- * alike, as many as a plain token has: then those tokens are one copy, and the walk is over the
- * rest. Measured on Qwen2.5's 151,936 tokens: docs/dialect.md. */
+ * Masks are kept for MASKS_MAX states, and the one unused for longest makes room. Two things spare
+ * most states the walk over the whole vocabulary:
+ *
+ *  - Inside a string most of the vocabulary may follow, and with a maxLength every character makes a
+ *    new state. So before it walks, the masker proves by the rows whether the state takes all plain
+ *    characters alike, as many as a plain token has: then those tokens are one copy, and the walk is
+ *    over the rest.
+ *  - Prose has dozens of states (an opener or {"name": " half written), and one ordinary byte leads
+ *    them all back to the same one, the anchor. So such a state's mask is the anchor's, corrected by
+ *    a walk of both in step that leaves a subtree as soon as the two states are the same.
+ *
+ * Measured on Qwen2.5's 151,936 tokens: docs/dialect.md. */
 #include "engine/mask_trie.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { STATES_MAX = 4096, MASKS_MAX = 96, ROW = 256, UNTRIED = -1, DEAD = -2 };
+enum { ALIKE = 192 }; /* bytes of 256 that lead to the same state: worth a walk in step */
 
 typedef struct mask_slot {
     uint32_t *bits; /* [words] */
@@ -31,8 +39,10 @@ struct weft_masker {
     size_t n_buckets;
     mask_slot slots[MASKS_MAX];
     uint64_t clock;
-    uint8_t *scratch; /* one state */
-    int32_t path[WEFT_TRIE_DEPTH + 1];
+    uint8_t *scratch;     /* one state */
+    uint8_t *anchor;      /* a state */
+    uint32_t *anchor_bits; /* its mask; never dropped */
+    int32_t path[WEFT_TRIE_DEPTH + 1], anchor_path[WEFT_TRIE_DEPTH + 1];
 };
 
 static uint8_t *state_at(weft_masker *m, int32_t number)
@@ -168,6 +178,47 @@ static int32_t takes_all_plain(weft_masker *m, int32_t from)
     return from;
 }
 
+/* How many bytes lead from both to the same state; -1: out of memory. */
+static int alike(weft_masker *m, int32_t a, int32_t b)
+{
+    int n = 0;
+    for (unsigned byte = 0; byte < ROW; byte++) {
+        int32_t x = next_state(m, a, (uint8_t)byte), y = next_state(m, b, (uint8_t)byte);
+        if (x == UNTRIED || y == UNTRIED) return -1;
+        n += x == y;
+    }
+    return n;
+}
+
+/* The anchor's mask with what differs: a walk in step over the subtrees where the states do. */
+static bool walk_in_step(weft_masker *m, int32_t start, int32_t anchor, uint32_t *bits)
+{
+    const weft_trie *trie = m->trie;
+    const weft_trie_part *part = &trie->all;
+    memcpy(bits, m->anchor_bits, weft_trie_words(trie) * sizeof *bits);
+    m->path[0] = start;
+    m->anchor_path[0] = anchor;
+    for (size_t i = 0; i < part->n;) {
+        const weft_trie_node *node = &part->node[i];
+        int32_t a = m->path[node->depth], b = m->anchor_path[node->depth];
+        if (a != DEAD) a = next_state(m, a, node->byte);
+        if (b != DEAD) b = next_state(m, b, node->byte);
+        if (a == UNTRIED || b == UNTRIED) return false;
+        if (a == b) {
+            i = node->next;
+            continue;
+        }
+        m->path[node->depth + 1] = a;
+        m->anchor_path[node->depth + 1] = b;
+        for (int32_t id = node->token; id >= 0; id = trie->twin[id]) {
+            uint32_t bit = UINT32_C(1) << (id % 32);
+            bits[id / 32] = a == DEAD ? bits[id / 32] & ~bit : bits[id / 32] | bit;
+        }
+        i++;
+    }
+    return true;
+}
+
 static bool walk(weft_masker *m, int32_t start, uint32_t *bits)
 {
     const weft_trie *trie = m->trie;
@@ -206,35 +257,57 @@ static mask_slot *slot_for(weft_masker *m, int32_t state)
     return oldest;
 }
 
+static bool compute(weft_masker *m, int32_t state, int32_t anchor, uint32_t *bits)
+{
+    int n = alike(m, state, anchor);
+    if (n < 0) return false;
+    if (n >= ALIKE) return walk_in_step(m, state, anchor, bits);
+    memset(bits, 0, weft_trie_words(m->trie) * sizeof *bits);
+    return walk(m, state, bits);
+}
+
 const uint32_t *weft_masker_allowed(weft_masker *m, const void *state)
 {
     if (m->n >= STATES_MAX) forget(m);
-    int32_t number = number_of(m, state);
-    if (number < 0) return NULL;
+    int32_t number = number_of(m, state), anchor = number_of(m, m->anchor);
+    if (number < 0 || anchor < 0) return NULL;
+    if (number == anchor) return m->anchor_bits;
     mask_slot *slot = slot_for(m, number);
     slot->used = ++m->clock;
     if (slot->state == number) return slot->bits;
     size_t bytes = weft_trie_words(m->trie) * sizeof *slot->bits;
     if (!slot->bits && !(slot->bits = malloc(bytes ? bytes : 1))) return NULL;
     slot->state = -1;
-    memset(slot->bits, 0, bytes);
-    if (!walk(m, number, slot->bits)) return NULL;
+    if (!compute(m, number, anchor, slot->bits)) return NULL;
     slot->state = number;
     return slot->bits;
 }
 
+/* The anchor's mask is made here, where no token waits for it. */
+static bool prepare(weft_masker *m, const void *anchor)
+{
+    size_t words = weft_trie_words(m->trie);
+    m->scratch = malloc(m->machine.state_bytes);
+    m->anchor = malloc(m->machine.state_bytes);
+    m->anchor_bits = calloc(words ? words : 1, sizeof *m->anchor_bits);
+    if (!m->scratch || !m->anchor || !m->anchor_bits) return false;
+    memcpy(m->anchor, anchor, m->machine.state_bytes);
+    int32_t number = number_of(m, anchor);
+    return number >= 0 && walk(m, number, m->anchor_bits);
+}
+
 weft_status weft_masker_new(weft_masker **out, const weft_trie *trie, const weft_machine *machine,
-                            weft_error *err)
+                            const void *anchor, weft_error *err)
 {
     weft_masker *m = calloc(1, sizeof *m);
-    if (m) m->scratch = malloc(machine->state_bytes);
-    if (!m || !m->scratch) {
-        free(m);
-        return weft_fail(err, WEFT_E_MEMORY, "prepare token masks: out of memory");
-    }
+    if (!m) return weft_fail(err, WEFT_E_MEMORY, "prepare token masks: out of memory");
     m->trie = trie;
     m->machine = *machine;
     forget(m);
+    if (!prepare(m, anchor)) {
+        weft_masker_free(m);
+        return weft_fail(err, WEFT_E_MEMORY, "prepare token masks: out of memory");
+    }
     *out = m;
     return WEFT_OK;
 }
@@ -248,5 +321,7 @@ void weft_masker_free(weft_masker *m)
     free(m->takes);
     free(m->buckets);
     free(m->scratch);
+    free(m->anchor);
+    free(m->anchor_bits);
     free(m);
 }

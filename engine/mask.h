@@ -33,9 +33,10 @@ typedef struct weft_machine {
 
 typedef struct weft_masker weft_masker;
 
-/* The trie must outlive the masker. */
+/* The trie must outlive the masker. anchor: a state that many others resemble; any state is right, a
+ * fitting one is fast. */
 weft_status weft_masker_new(weft_masker **out, const weft_trie *trie, const weft_machine *machine,
-                            weft_error *err);
+                            const void *anchor, weft_error *err);
 void weft_masker_free(weft_masker *masker);
 /* Bitset of the trie's tokens whose bytes can follow the state: [weft_trie_words], valid until the
  * next call. NULL: out of memory. */

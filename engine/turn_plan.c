@@ -110,7 +110,10 @@ static weft_status plan_new(weft_plan **out, const weft_trie *trie, const weft_t
     }
     if (!status && !plan->unmasked) {
         weft_machine machine = weft_turn_machine(plan);
-        status = weft_masker_new(&plan->masker, trie, &machine, err);
+        weft_turn_state middle; /* of a line of prose */
+        weft_turn_state_begin(&middle);
+        middle.line = 0;
+        status = weft_masker_new(&plan->masker, trie, &machine, &middle, err);
     }
     if (status) {
         plan_free(plan);

@@ -1,5 +1,8 @@
-/* Benchmark: what a mask costs at the places of a turn, for the first time and again. Argument: a
- * model's name as in vocab.h; without one, the largest vocabulary at hand. */
+/* Benchmark: what the grammar costs a sampled token. First at single places of a turn, for the first
+ * time and again; then over whole turns as the 1.5B writes them, with the manifests of schemas/tools
+ * and the sampler: mean, 99th percentile and worst token, in a fresh dialect and in a warm one.
+ * Argument: a model's name as in vocab.h; without one, the largest vocabulary at hand. */
+#include "engine/sample.h"
 #include "tests/engine/turn_test.h"
 
 static const struct {
@@ -49,6 +52,163 @@ static void measure(const vocab *v, const weft_turn_options *options, size_t pla
     free(ids);
 }
 
+/* ---- whole turns ---- */
+
+static const char *const turns[] = {
+    "```json\n{\n  \"name\": \"calculator\",\n  \"arguments\": {\n    \"expression\": \"129.50 * "
+    "4 + 129.50 * 4 * 0.12\"\n  }\n}\n```",
+    "```json\n{\n  \"name\": \"web_search\",\n  \"arguments\": {\n    \"query\": \"price per nigh"
+    "t hotel seaview\",\n    \"max_results\": 5\n  }\n}\n```",
+    "```json\n{\n  \"name\": \"code_run\",\n  \"arguments\": {\n    \"language\": \"python\",\n  "
+    "  \"code\": \"def fibonacci(n):\\n    a, b = 0, 1\\n    for _ in range(n):\\n        a, b = "
+    "b, a + b\\n    return a\\nprint(fibonacci(20))\",\n    \"stdin\": \"\"\n  }\n}\n```",
+    "```json\n{\n  \"name\": \"write_file\",\n  \"arguments\": {\n    \"path\": \"price.txt\",\n "
+    "   \"content\": \"137 euros per night in the summer season. Breakfast is included. Check-in "
+    "from three in the afternoon.\"\n  }\n}\n```",
+    "```json\n{\n  \"name\": \"read_file\",\n  \"arguments\": {\n    \"path\": \"price.txt\",\n  "
+    "  \"first_line\": 1,\n    \"max_lines\": 1\n  }\n}\n```",
+    "<tool_call>\n{\"name\": \"calculator\", \"arguments\": {\"expression\": \"2^10\"}}\n</tool_c"
+    "all>",
+    "The price per night of Hotel Seaview is 137 euros, and the price per night of Hotel Fjordgar"
+    "d is 124 euros. Three nights in Hotel Seaview cost 39 euros more than three nights in Hotel "
+    "Fjordgard.",
+};
+
+enum { TOOLS_MAX = 8, SAMPLES_MAX = 4096 };
+
+typedef struct offer {
+    weft_turn_tool list[TOOLS_MAX];
+    cJSON *manifest[TOOLS_MAX];
+    size_t n;
+} offer;
+
+static void offer_open(offer *o)
+{
+    static const char *const names[] = {"calculator", "code_run",  "list_files", "read_file",
+                                        "web_fetch",  "web_search", "write_file"};
+    *o = (offer){.n = sizeof names / sizeof *names};
+    for (size_t i = 0; i < o->n; i++) {
+        char relative[128];
+        weft_schema *schema = NULL;
+        snprintf(relative, sizeof relative, "../../schemas/tools/%s.json", names[i]);
+        CHECK(weft_json_parse_file(data_path(relative), &o->manifest[i], err));
+        CHECK(weft_schema_compile(cJSON_GetObjectItem(o->manifest[i], "parameters"), &schema, err));
+        o->list[i] = (weft_turn_tool){names[i], schema};
+    }
+}
+
+static void offer_close(offer *o)
+{
+    for (size_t i = 0; i < o->n; i++) {
+        weft_schema_free((weft_schema *)o->list[i].schema);
+        cJSON_Delete(o->manifest[i]);
+    }
+}
+
+typedef struct series {
+    const char *what;
+    double us[SAMPLES_MAX];
+    size_t n;
+} series;
+
+static int by_size(const void *a, const void *b)
+{
+    const double *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+static void report(series *s)
+{
+    const double step_us = 27000; /* of the 1.5B on two cores */
+    double sum = 0;
+    qsort(s->us, s->n, sizeof *s->us, by_size);
+    for (size_t i = 0; i < s->n; i++) sum += s->us[i];
+    printf("%-26s %8zu %10.1f %10.1f %10.1f %9.2f %%\n", s->what, s->n, sum / (double)s->n,
+           s->us[s->n * 99 / 100], s->us[s->n - 1], 100 * sum / (double)s->n / step_us);
+    s->n = 0;
+}
+
+typedef struct rig {
+    const vocab *v;
+    float *logits, *weight;
+    int32_t *candidate;
+    series mask, accept, greedy, sampled;
+} rig;
+
+static void lap(series *s, int64_t *from)
+{
+    int64_t now = weft_monotonic_ns();
+    if (s->n < SAMPLES_MAX) s->us[s->n++] = (double)(now - *from) / 1000;
+    *from = weft_monotonic_ns();
+}
+
+/* The id is the likeliest; whether the sampler takes it is not asked. */
+static void draw_both(rig *r, const weft_mask *mask, int32_t id, int64_t *from)
+{
+    static const weft_sampler greedy = {0, 0, 1, 0, 1, 1}, sampler = {1, 40, 0.95, 0.05, 1, 1};
+    float before = r->logits[id];
+    int32_t drawn;
+    weft_sample s = {.logits = r->logits, .n_vocab = weft_tokenizer_size(r->v->tokenizer), .sampler = &greedy,
+                     .mask = mask, .weight = r->weight, .candidate = r->candidate};
+    r->logits[id] = 25;
+    *from = weft_monotonic_ns();
+    CHECK(weft_sample_draw(&s, &drawn, NULL, err));
+    lap(&r->greedy, from);
+    s.sampler = &sampler;
+    CHECK(weft_sample_draw(&s, &drawn, NULL, err));
+    lap(&r->sampled, from);
+    r->logits[id] = before;
+}
+
+static void replay(rig *r, const offer *o, const char *text)
+{
+    size_t n = 0;
+    weft_turn *turn = NULL;
+    weft_turn_delta delta;
+    weft_turn_options options = {.tools = o->list, .n_tools = o->n};
+    int32_t *ids = spell(r->v, text, AS_TOKENS, &n);
+    CHECK(weft_turn_begin(&turn, r->v->dialect, &options, err));
+    for (size_t i = 0; i < n; i++) {
+        int64_t from = weft_monotonic_ns();
+        const weft_mask *mask = weft_turn_mask(turn);
+        lap(&r->mask, &from);
+        draw_both(r, mask, ids[i], &from);
+        CHECK(weft_turn_accept(turn, ids[i], &delta, err));
+        lap(&r->accept, &from);
+    }
+    weft_turn_free(turn);
+    free(ids);
+}
+
+static void whole_turns(const vocab *v)
+{
+    static rig r = {.mask = {.what = "mask"}, .accept = {.what = "accept"}, .greedy = {.what = "draw, temperature 0"},
+                    .sampled = {.what = "draw, 1, top-k, -p, min-p"}};
+    offer o;
+    size_t n_vocab = weft_tokenizer_size(v->tokenizer);
+    r.v = v;
+    r.logits = malloc(n_vocab * sizeof *r.logits);
+    r.weight = malloc(n_vocab * sizeof *r.weight);
+    r.candidate = malloc(n_vocab * sizeof *r.candidate);
+    for (size_t i = 0; i < n_vocab; i++) r.logits[i] = (float)(20 * weft_sample_uniform(1, (int64_t)i) - 10);
+    offer_open(&o);
+    weft_dialect_forget(v->dialect);
+    for (int warm = 0; warm < 2; warm++) {
+        printf("\n%-26s %8s %10s %10s %10s %11s\n", warm ? "again" : "whole turns, first", "tokens", "mean us",
+               "p99 us", "worst us", "of a step");
+        for (size_t i = 0; i < sizeof turns / sizeof *turns; i++) replay(&r, &o, turns[i]);
+        report(&r.mask);
+        report(&r.accept);
+        report(&r.greedy);
+        report(&r.sampled);
+    }
+    weft_dialect_forget(v->dialect);
+    offer_close(&o);
+    free(r.logits);
+    free(r.weight);
+    free(r.candidate);
+}
+
 int main(int argc, char **argv)
 {
     vocab v;
@@ -75,6 +235,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < N_PLACES; i++)
         printf("%-30s %10zu %12.0f %12.1f\n", places[i].place, best[i].allowed, best[i].first_us,
                best[i].again_us);
+    whole_turns(&v);
     tools_close(&t);
     vocab_close(&v);
     return 0;

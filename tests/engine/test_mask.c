@@ -48,7 +48,8 @@ static void test_masker(void **state)
     int32_t skip[] = {v.dialect->delimiter.call};
     size_t n_vocab = weft_tokenizer_size(v.tokenizer), checked = 0;
     CHECK(weft_trie_new(&trie, v.tokenizer, skip, 1, err));
-    CHECK(weft_masker_new(&masker, trie, &machine, err));
+    uint32_t anchor = 1234;
+    CHECK(weft_masker_new(&masker, trie, &machine, &anchor, err));
     assert_true(weft_trie_nodes(trie) >= 256);
     for (uint32_t start = 0; start < 12000; start += 7) {
         uint32_t at = start % modulus;
@@ -99,7 +100,7 @@ static void test_plain_shortcut(void **state)
         weft_machine machine = {&context, sizeof(uint32_t), almost_step, odd_hash, odd_equal};
         weft_masker *masker = NULL;
         uint32_t begin = 0;
-        CHECK(weft_masker_new(&masker, trie, &machine, err));
+        CHECK(weft_masker_new(&masker, trie, &machine, &begin, err));
         const uint32_t *bits = weft_masker_allowed(masker, &begin);
         for (size_t id = 0; id < n_vocab; id++) {
             weft_text bytes = weft_tokenizer_bytes(v.tokenizer, (int32_t)id, false);
