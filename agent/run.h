@@ -39,7 +39,8 @@ typedef struct weft_run {
     int32_t *sampled; /* ids of the turn in progress */
     size_t n_sampled, sampled_capacity;
     size_t n_recorded; /* of them, known to the trace */
-    int64_t prefill_ns, decode_ns, prefilled;
+    int64_t prefill_ns, decode_ns, prefilled, jumped; /* jumped: of n_sampled, without a choice */
+    bool decoding;                                    /* the turn's prompt is evaluated */
     const char *limit; /* name of the limit that was reached, or NULL */
     bool json, deltas;
 } weft_run;

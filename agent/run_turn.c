@@ -10,7 +10,7 @@
 static int on_progress(void *context, const char *what, int64_t done, int64_t total)
 {
     weft_run *r = context;
-    if (total > 1) weft_console_progress(&r->console, what, "tokens", done, total);
+    if (total > 1 && !r->decoding) weft_console_progress(&r->console, what, "tokens", done, total);
     return weft_interrupted;
 }
 
@@ -98,16 +98,30 @@ static weft_status check_limits(weft_run *r, weft_error *err)
 static weft_status evaluate(weft_run *r, weft_error *err)
 {
     int64_t from = weft_monotonic_ns(), pending = weft_timeline_pending(r->timeline);
-    if (pending > 1) weft_console_progress(&r->console, "prefill", "tokens", 0, pending);
+    bool prefill = pending > 1 && !r->decoding;
+    if (prefill) weft_console_progress(&r->console, "prefill", "tokens", 0, pending);
     weft_status status = weft_timeline_evaluate(r->timeline, on_progress, r, err);
     int64_t spent = weft_monotonic_ns() - from;
-    if (pending > 1) {
+    if (prefill) {
         r->prefill_ns += spent;
         r->prefilled += pending;
     } else {
         r->decode_ns += spent;
     }
+    r->decoding = true;
     return status;
+}
+
+/* The next id: the only one that may come, or one sampled behind all before it. */
+static weft_status next_id(weft_run *r, weft_turn *turn, int32_t *out_id, weft_error *err)
+{
+    if (weft_turn_forced(turn, out_id)) {
+        r->jumped++;
+        return WEFT_OK;
+    }
+    weft_status status = evaluate(r, err);
+    if (status) return status;
+    return weft_timeline_sample(r->timeline, &r->sampler, weft_turn_mask(turn), out_id, NULL, err);
 }
 
 static weft_status sample_turn(weft_run *r, weft_turn *turn, weft_error *err)
@@ -117,6 +131,8 @@ static weft_status sample_turn(weft_run *r, weft_turn *turn, weft_error *err)
     size_t n_forced = run_state_forced(&r->state, &forced);
     weft_status status = WEFT_OK;
     for (size_t i = 0; i < n_forced && !status; i++) {
+        int32_t only;
+        r->jumped += weft_turn_forced(turn, &only) && only == forced[i];
         status = remember_sampled(r, forced[i], err);
         if (!status) status = weft_turn_accept(turn, forced[i], &delta, err);
         if (!status) show(r, &delta);
@@ -124,10 +140,8 @@ static weft_status sample_turn(weft_run *r, weft_turn *turn, weft_error *err)
     r->n_recorded = r->n_sampled;
     while (!status && !delta.ended) {
         int32_t id;
-        if ((status = check_limits(r, err)) || (status = evaluate(r, err))) break;
-        status =
-            weft_timeline_sample(r->timeline, &r->sampler, weft_turn_mask(turn), &id, NULL, err);
-        if (!status) status = weft_timeline_append(r->timeline, &id, 1, err);
+        if ((status = check_limits(r, err)) || (status = next_id(r, turn, &id, err))) break;
+        status = weft_timeline_append(r->timeline, &id, 1, err);
         if (status == WEFT_E_LIMIT)
             return run_limit(r, "context", weft_model_get_info(r->model)->context, err);
         if (!status) status = remember_sampled(r, id, err);
@@ -178,6 +192,7 @@ static weft_status record(weft_run *r, const weft_turn_result *result, bool cut,
         cJSON_AddItemToArray(calls, call_body(&result->call[i]));
     weft_json_add_int(body, "turn", r->state.turns);
     weft_json_add_int(body, "sampled", (int64_t)r->n_sampled);
+    weft_json_add_int(body, "forced", r->jumped);
     weft_json_add_int(body, "prefilled", r->prefilled);
     weft_json_add_int(body, "prefill_ns", r->prefill_ns);
     weft_json_add_int(body, "decode_ns", r->decode_ns);
@@ -219,7 +234,8 @@ weft_status run_turn(weft_run *r, weft_error *err)
         return run_limit(r, "turns", r->limits.turns, err);
     weft_timeline_on_page(r->timeline, on_page, r);
     r->n_sampled = r->n_recorded = 0;
-    r->prefilled = r->prefill_ns = r->decode_ns = 0;
+    r->prefilled = r->prefill_ns = r->decode_ns = r->jumped = 0;
+    r->decoding = false;
     weft_status status = begin(r, &turn, err);
     bool cut = r->state.user != NULL;
     if (!status && cut) {

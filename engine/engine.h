@@ -253,6 +253,10 @@ void weft_dialect_forget(weft_dialect *dialect);
  * next accept. */
 const weft_mask *weft_turn_mask(weft_turn *turn);
 
+/* True if only one id may come: it need not be sampled, and so what is before it need not be evaluated
+ * yet. The caller appends and accepts it, asks again, and evaluates them all at once (jump-ahead). */
+bool weft_turn_forced(weft_turn *turn, int32_t *out_id);
+
 typedef struct weft_turn_delta {
     weft_segment
         segment; /* of the text below: THOUGHT (prose too, until the turn is known), CALL, ANSWER */
@@ -260,7 +264,8 @@ typedef struct weft_turn_delta {
     bool call_complete; /* a call was completed by this token */
     bool ended;         /* the turn is over: an end token, or nothing may follow */
 } weft_turn_delta;
-/* Takes the id that was sampled (or forced, on replay). WEFT_E_INVALID if the mask forbids it. */
+/* Takes the id that was sampled (or forced, on replay). WEFT_E_INVALID if the turn cannot go on with
+ * it: the mask's ids and, where text is forced, its other spellings are accepted. */
 weft_status weft_turn_accept(weft_turn *turn, int32_t id, weft_turn_delta *out, weft_error *err);
 
 typedef struct weft_turn_segment {

@@ -283,6 +283,37 @@ const uint32_t *weft_masker_allowed(weft_masker *m, const void *state)
     return slot->bits;
 }
 
+/* The one byte that can follow; -1: there is a choice, or something else may follow; -2: no memory. */
+static int only_byte(weft_masker *m, int32_t from)
+{
+    int only = -1;
+    if (m->machine.may_stop(m->machine.context, state_at(m, from))) return -1;
+    for (unsigned byte = 0; byte < ROW; byte++) {
+        int32_t to = next_state(m, from, (uint8_t)byte);
+        if (to == UNTRIED) return -2;
+        if (to == DEAD) continue;
+        if (only >= 0) return -1;
+        only = (int)byte;
+    }
+    return only;
+}
+
+size_t weft_masker_forced_text(weft_masker *m, const void *state, char *text, size_t known,
+                               size_t size)
+{
+    size_t n = 0;
+    if (m->n >= STATES_MAX) forget(m);
+    int32_t at = number_of(m, state);
+    for (; at >= 0 && n < size; n++) {
+        int byte = n < known ? (uint8_t)text[n] : only_byte(m, at);
+        if (byte == -2) return SIZE_MAX;
+        if (byte < 0) break;
+        text[n] = (char)byte;
+        at = next_state(m, at, (uint8_t)byte);
+    }
+    return at == UNTRIED ? SIZE_MAX : at == DEAD ? 0 : n;
+}
+
 /* The anchor's mask is made here, where no token waits for it. */
 static bool prepare(weft_masker *m, const void *anchor)
 {

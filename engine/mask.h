@@ -27,6 +27,8 @@ typedef struct weft_machine {
     size_t state_bytes;
     /* False: the byte cannot follow; the state is then garbage. */
     bool (*step)(const void *context, void *state, uint8_t byte);
+    /* Whether something else than a byte may follow: the end, say. */
+    bool (*may_stop)(const void *context, const void *state);
     uint64_t (*hash)(const void *state);
     bool (*equal)(const void *a, const void *b);
 } weft_machine;
@@ -41,5 +43,18 @@ void weft_masker_free(weft_masker *masker);
 /* Bitset of the trie's tokens whose bytes can follow the state: [weft_trie_words], valid until the
  * next call. NULL: out of memory. */
 const uint32_t *weft_masker_allowed(weft_masker *masker, const void *state);
+
+/* Goes on from `known` bytes of text behind the state as long as only one byte can follow, up to
+ * `size` bytes in all; returns how many stand there then. 0: the known bytes cannot follow; SIZE_MAX:
+ * out of memory. */
+size_t weft_masker_forced_text(weft_masker *masker, const void *state, char *text, size_t known,
+                               size_t size);
+
+/* ---- mask_spell.c ---- */
+
+/* Where text is forced but may be cut into tokens in more than one way, the one token that the
+ * tokenizer would write; -1: there is a choice to make. WEFT_E_MEMORY. */
+weft_status weft_masker_spelling(weft_masker *masker, const weft_tokenizer *tokenizer,
+                                 const void *state, int32_t *out_id, weft_error *err);
 
 #endif

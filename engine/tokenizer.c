@@ -217,6 +217,22 @@ static weft_status encode(token_work *w, const weft_tokenizer *t, const input *i
     return s;
 }
 
+/* No token: still two arrays to free. */
+static weft_status reserve_nothing(token_work *w)
+{
+    weft_status s = token_emit(w, 0, 0);
+    w->n = 0;
+    return s;
+}
+
+static void work_free(token_work *w)
+{
+    free(w->symbol);
+    free(w->heap);
+    free(w->id);
+    free(w->from);
+}
+
 weft_status weft_tokenizer_encode(const weft_tokenizer *t, const weft_span *spans, size_t n_spans,
                                   int32_t **out_ids, size_t **out_from, size_t *out_n,
                                   weft_error *err)
@@ -225,10 +241,7 @@ weft_status weft_tokenizer_encode(const weft_tokenizer *t, const weft_span *span
     input in = {0};
     weft_status s = input_new(&in, t, spans, n_spans, err);
     if (!s) s = encode(&w, t, &in);
-    if (!s && !w.id) { /* no token: still two arrays to free */
-        s = token_emit(&w, 0, 0);
-        w.n = 0;
-    }
+    if (!s && !w.id) s = reserve_nothing(&w);
     if (!s) {
         if (in.origin)
             for (size_t i = 0; i < w.n; i++) w.from[i] = in.origin[w.from[i]];
@@ -240,11 +253,24 @@ weft_status weft_tokenizer_encode(const weft_tokenizer *t, const weft_span *span
             w.from = NULL;
         }
     }
-    free(w.symbol);
-    free(w.heap);
-    free(w.id);
-    free(w.from);
+    work_free(&w);
     input_free(&in);
+    return s;
+}
+
+weft_status weft_tokenizer_encode_on(const weft_tokenizer *t, weft_text text, int32_t **out_ids,
+                                     size_t *out_n, weft_error *err)
+{
+    token_work w = {.err = err};
+    const input in = {.text = text.data, .size = text.size};
+    weft_status s = encode_fragment(&w, t, &in, 0, text.size, false);
+    if (!s && !w.id) s = reserve_nothing(&w);
+    if (!s) {
+        *out_ids = w.id;
+        *out_n = w.n;
+        w.id = NULL;
+    }
+    work_free(&w);
     return s;
 }
 

@@ -30,6 +30,11 @@ weft_status weft_tokenizer_encode(const weft_tokenizer *t, const weft_span *span
                                   int32_t **out_ids, size_t **out_from, size_t *out_n,
                                   weft_error *err);
 
+/* Ids of text that goes on in the middle of another: no space is put before it and no control or
+ * user-defined token matches. Malloc'd. */
+weft_status weft_tokenizer_encode_on(const weft_tokenizer *t, weft_text text, int32_t **out_ids,
+                                     size_t *out_n, weft_error *err);
+
 /* The bytes an id stands for. Control tokens give their text ("<|im_end|>") if with_control, else
  * nothing. Borrowed for the tokenizer's life. id outside the vocabulary: size 0. */
 weft_text weft_tokenizer_bytes(const weft_tokenizer *t, int32_t id, bool with_control);

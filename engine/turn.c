@@ -128,13 +128,31 @@ static void allow_ends(weft_turn *t)
     for (size_t i = 0; i < t->dialect->n_ends; i++) allow(t, t->dialect->ends[i]);
 }
 
+/* The only id that may come, -1 if there are several; false: out of memory. */
+static bool find_only(weft_turn *t, int32_t *out)
+{
+    const weft_delimiters *d = &t->dialect->delimiter;
+    const int32_t special[] = {d->think, d->end_think, d->call, d->end_call};
+    weft_error ignored;
+    *out = t->forced;
+    if (t->forced >= 0) return true;
+    if (weft_masker_spelling(t->plan->masker, t->dialect->tokenizer, &t->state, out, &ignored))
+        return false;
+    for (size_t i = 0; *out >= 0 && i < sizeof special / sizeof *special; i++)
+        if (special[i] >= 0 && delimiter_fits(t, special[i])) *out = -1;
+    if (*out >= 0 && !weft_trie_has(t->dialect->trie, *out)) *out = -1;
+    return true;
+}
+
 static bool compute_mask(weft_turn *t)
 {
     size_t words = weft_trie_words(t->dialect->trie);
     const weft_delimiters *d = &t->dialect->delimiter;
-    if (t->forced >= 0) {
+    int32_t only;
+    if (!find_only(t, &only)) return false;
+    if (only >= 0) {
         memset(t->bits, 0, words * sizeof *t->bits);
-        allow(t, t->forced);
+        allow(t, only);
     } else {
         const uint32_t *follows = weft_masker_allowed(t->plan->masker, &t->state);
         if (!follows) return false;
@@ -164,15 +182,26 @@ const weft_mask *weft_turn_mask(weft_turn *t)
     return &t->mask;
 }
 
-/* What the mask says of one id, without computing it where the automaton can be asked. */
+bool weft_turn_forced(weft_turn *t, int32_t *out_id)
+{
+    const weft_mask *mask = weft_turn_mask(t);
+    if (!mask || mask->n_allowed != 1) return false;
+    size_t word = 0;
+    while (!mask->allowed[word]) word++;
+    *out_id = (int32_t)(32 * word) + __builtin_ctz(mask->allowed[word]);
+    return true;
+}
+
+/* Whether the turn can go on with the id. That is what the mask says, but for forced text: any
+ * spelling of it is accepted, so that a turn recorded elsewhere reads as what it is. */
 static bool allowed(weft_turn *t, int32_t id)
 {
     if (t->options.unmasked) return true;
-    if (t->mask_known || weft_tokenizer_is_end(t->dialect->tokenizer, id)) {
-        if (!t->mask_known && weft_turn_state_may_end(t->plan, &t->state) && t->forced < 0)
-            return true;
+    if (weft_tokenizer_is_end(t->dialect->tokenizer, id)) {
+        if (weft_turn_state_may_end(t->plan, &t->state) && t->forced < 0) return true;
         return weft_turn_mask(t) && (t->bits[id / 32] >> (id % 32) & 1);
     }
+    if (t->mask_known && (t->bits[id / 32] >> (id % 32) & 1)) return true;
     if (t->forced >= 0) return id == t->forced;
     if (is_delimiter(t, id)) return delimiter_fits(t, id);
     weft_text bytes = bytes_of(t, id);

@@ -399,6 +399,11 @@ static bool machine_step(const void *context, void *state, uint8_t byte)
     return weft_turn_state_step(context, state, byte, &events);
 }
 
+static bool machine_may_stop(const void *context, const void *state)
+{
+    return weft_turn_state_may_end(context, state);
+}
+
 static uint64_t machine_hash(const void *state)
 {
     const weft_turn_state *s = state;
@@ -419,5 +424,6 @@ static bool machine_equal(const void *a, const void *b)
 
 weft_machine weft_turn_machine(const weft_plan *plan)
 {
-    return (weft_machine){plan, sizeof(weft_turn_state), machine_step, machine_hash, machine_equal};
+    return (weft_machine){plan,         sizeof(weft_turn_state), machine_step, machine_may_stop,
+                          machine_hash, machine_equal};
 }

@@ -27,6 +27,11 @@ static bool odd_step(const void *context, void *state, uint8_t byte)
     return (now * 7 + byte) % 5 != 0;
 }
 
+static bool never_stops(const void *context, const void *state)
+{
+    return false;
+}
+
 static uint64_t odd_hash(const void *state)
 {
     return *(const uint32_t *)state & 15; /* many collisions */
@@ -43,7 +48,7 @@ static void test_masker(void **state)
     uint32_t modulus = 5000;
     weft_trie *trie = NULL;
     weft_masker *masker = NULL;
-    weft_machine machine = {&modulus, sizeof(uint32_t), odd_step, odd_hash, odd_equal};
+    weft_machine machine = {&modulus, sizeof(uint32_t), odd_step, never_stops, odd_hash, odd_equal};
     assert_true(vocab_open(&v, TINY));
     int32_t skip[] = {v.dialect->delimiter.call};
     size_t n_vocab = weft_tokenizer_size(v.tokenizer), checked = 0;
@@ -97,7 +102,7 @@ static void test_plain_shortcut(void **state)
     CHECK(weft_trie_new(&trie, v.tokenizer, NULL, 0, err));
     for (unsigned i = 0; i < 512; i++) {
         almost_plain context = {(uint8_t)i, i >= 256};
-        weft_machine machine = {&context, sizeof(uint32_t), almost_step, odd_hash, odd_equal};
+        weft_machine machine = {&context, sizeof(uint32_t), almost_step, never_stops, odd_hash, odd_equal};
         weft_masker *masker = NULL;
         uint32_t begin = 0;
         CHECK(weft_masker_new(&masker, trie, &machine, &begin, err));
@@ -118,6 +123,15 @@ static void test_plain_shortcut(void **state)
 
 /* ---- the turn's mask is what the turn accepts ---- */
 
+/* One id alone where more are accepted: text that is forced, in its spelling (test_jump.c). */
+static bool is_spelling(const weft_mask *mask, size_t id, const int32_t *first, const vocab *v)
+{
+    weft_text a = weft_tokenizer_bytes(v->tokenizer, *first, false);
+    weft_text b = weft_tokenizer_bytes(v->tokenizer, (int32_t)id, false);
+    size_t n = a.size < b.size ? a.size : b.size;
+    return mask->n_allowed == 1 && n > 0 && memcmp(a.data, b.data, n) == 0;
+}
+
 static void check_every_id(const vocab *v, const weft_turn_options *options, const int32_t *ids,
                            size_t n)
 {
@@ -126,13 +140,16 @@ static void check_every_id(const vocab *v, const weft_turn_options *options, con
     CHECK(weft_turn_begin(&turn, v->dialect, options, err));
     assert_int_equal(feed_ids(turn, ids, n, NULL), n);
     const weft_mask *mask = weft_turn_mask(turn);
+    int32_t first = -1;
     assert_true(mask->n_allowed > 0);
+    weft_turn_forced(turn, &first);
     for (size_t id = 0; id < n_vocab; id++) {
         weft_turn *other = NULL;
         int32_t one = (int32_t)id;
         CHECK(weft_turn_begin(&other, v->dialect, options, err));
         feed_ids(other, ids, n, NULL);
         bool ok = feed_ids(other, &one, 1, NULL) == 1;
+        if (ok && !bit(mask->allowed, id) && is_spelling(mask, id, &first, v)) ok = false;
         if (ok != bit(mask->allowed, id))
             fail_msg("after %zu tokens, token %zu: mask %d, accept %d", n, id, !ok, ok);
         count += ok;

@@ -1,5 +1,6 @@
 /* Any tokens into the recogniser, masked and unmasked. Whatever comes in: an id is accepted exactly
- * if the mask has it, the segments cover the ids, texts are UTF-8, a call has arguments or an
+ * if the mask has it or spells the same forced text, what is forced is so again when the ids are
+ * read anew, the segments cover the ids, texts are UTF-8, a call has arguments or an
  * error, and a masked turn that ends has no call that is not JSON. Input: a byte of options, then a
  * byte a token; 255 takes the byte after it for one of the special ids. Vocabulary: the tiny
  * agent's in $WEFT_TEST_DATA (else tests/data). */
@@ -95,8 +96,42 @@ static int32_t pick(const weft_mask *mask, size_t index, size_t n_vocab)
     return -1;
 }
 
+/* Whether the bytes of one are the beginning of the other's. */
+static bool spells(const bench *b, int32_t one, int32_t other)
+{
+    weft_text x = weft_tokenizer_bytes(b->tokenizer, one, false);
+    weft_text y = weft_tokenizer_bytes(b->tokenizer, other, false);
+    size_t n = x.size < y.size ? x.size : y.size;
+    return n > 0 && memcmp(x.data, y.data, n) == 0;
+}
+
+enum { IDS_MAX = 4096 };
+
+/* The ids of a turn, and the one that was forced in its place, -1 where there was a choice. */
+typedef struct history {
+    int32_t id[IDS_MAX], forced[IDS_MAX];
+    size_t n;
+} history;
+
+/* A resumed turn knows the ids alone: from any of them on it must force the same. */
+static void check_again(const bench *b, const weft_turn_options *o, const history *h, size_t from)
+{
+    weft_turn *turn = NULL;
+    weft_turn_delta delta;
+    weft_error err = {0};
+    REQUIRE(weft_turn_begin(&turn, b->dialect, o, &err) == WEFT_OK);
+    for (size_t i = 0; i < h->n; i++) {
+        int32_t only = -1;
+        if (i >= from) REQUIRE(weft_turn_forced(turn, &only) == (h->forced[i] >= 0));
+        if (i >= from) REQUIRE(only == h->forced[i]);
+        REQUIRE(weft_turn_accept(turn, h->id[i], &delta, &err) == WEFT_OK);
+    }
+    weft_turn_free(turn);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    static history h;
     const bench *b = get_bench();
     if (size < 2) return 0;
     weft_turn_options o = {.tools = b->tools, .n_tools = 3, .think_budget = data[1] & 15};
@@ -113,24 +148,29 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     weft_turn *turn = NULL;
     weft_turn_delta delta = {0};
     weft_error err = {0};
-    size_t n_ids = 0, n_vocab = weft_tokenizer_size(b->tokenizer);
+    size_t n_vocab = weft_tokenizer_size(b->tokenizer);
+    h.n = 0;
     REQUIRE(weft_turn_begin(&turn, b->dialect, &o, &err) == WEFT_OK);
-    for (size_t i = 2; i < size && !delta.ended; i++) {
-        int32_t id = b->byte_id[data[i]];
+    for (size_t i = 2; i < size && !delta.ended && h.n < IDS_MAX; i++) {
+        int32_t only = -1, id = b->byte_id[data[i]];
         if (data[i] == 255 && ++i < size) id = b->special[data[i] & 7];
         const weft_mask *mask = weft_turn_mask(turn);
         REQUIRE(o.unmasked ? !mask : mask && mask->n_allowed > 0);
         bool fits = !mask || (mask->allowed[id / 32] >> (id % 32) & 1);
+        REQUIRE(weft_turn_forced(turn, &only) == (mask && mask->n_allowed == 1));
         weft_status status = weft_turn_accept(turn, id, &delta, &err);
-        REQUIRE(status == (fits ? WEFT_OK : WEFT_E_INVALID));
-        if (!fits) {
+        REQUIRE(status == WEFT_OK || (status == WEFT_E_INVALID && !fits));
+        REQUIRE(status != WEFT_OK || fits || (only >= 0 && spells(b, id, only)));
+        if (status) {
             id = pick(mask, i < size ? data[i] : 0, n_vocab);
             REQUIRE(weft_turn_accept(turn, id, &delta, &err) == WEFT_OK);
         }
         REQUIRE(valid(delta.text));
-        n_ids++;
+        h.forced[h.n] = only;
+        h.id[h.n++] = id;
     }
-    check_result(turn, o.unmasked, n_ids);
+    check_result(turn, o.unmasked, h.n);
     weft_turn_free(turn);
+    check_again(b, &o, &h, data[0] * h.n / 256);
     return 0;
 }
