@@ -9,6 +9,9 @@
  * nucleus (their probability is below (1 - p) / n) fall out first, the rest is a heap from which
  * only the kept ones are taken.
  *
+ * A draw reads 150,000 logits a few times and must not be felt beside the forward pass that made
+ * them: every pass goes by words of the mask, 32 ids at once, in loops that vectorise.
+ *
  * Exact and portable: exponentials are weft_softmax_sum's, sums run in one fixed order in double,
  * the logarithm is below, the uniform number is a hash of (seed, position). The penalty divides
  * positive logits and multiplies negative ones (CTRL, arXiv 1909.05858).
@@ -52,32 +55,11 @@ static double natural_log(double x)
     return e * 0.69314718055994531 + 2 * t * sum;
 }
 
-/* The largest value, or NAN if any value is not finite. Sixteen lanes, so that it vectorises. */
 static float largest(const float *x, size_t n)
 {
-    enum { LANES = 16 };
-    float top[LANES], bad[LANES];
-    for (int j = 0; j < LANES; j++) {
-        top[j] = -INFINITY;
-        bad[j] = 0;
-    }
-    size_t whole = n / LANES * LANES;
-    for (size_t i = 0; i < whole; i += LANES) {
-        for (int j = 0; j < LANES; j++) {
-            float v = x[i + (size_t)j];
-            top[j] = v > top[j] ? v : top[j];
-            bad[j] += v - v; /* 0 for a finite value, NAN for any other */
-        }
-    }
-    for (size_t i = whole; i < n; i++) {
-        top[0] = x[i] > top[0] ? x[i] : top[0];
-        bad[0] += x[i] - x[i];
-    }
-    for (int j = 1; j < LANES; j++) {
-        top[0] = top[j] > top[0] ? top[j] : top[0];
-        bad[0] += bad[j];
-    }
-    return top[0] + bad[0];
+    float top = -INFINITY;
+    for (size_t i = 0; i < n; i++) top = x[i] > top ? x[i] : top;
+    return top;
 }
 
 /* ---- which ids, with what weight ---- */
@@ -111,38 +93,81 @@ static void penalise(const weft_sample *s, float *logit)
     }
 }
 
-/* Logits after penalty and mask, forbidden ids -inf: in s->weight, or as they came if nothing changes. */
-static const float *adjusted_logits(const weft_sample *s)
+enum { WORD = 32 };
+#define ONES8(b) 1u << b, 2u << b, 4u << b, 8u << b, 16u << b, 32u << b, 64u << b, 128u << b
+static const uint32_t bit_of[WORD] = {ONES8(0), ONES8(8), ONES8(16), ONES8(24)};
+
+/* The ids of word w that exist and are allowed. */
+static uint32_t allowed_in(const weft_sample *s, size_t w)
 {
-    float *w = s->weight;
-    if (s->sampler->repeat_penalty == 1 && !s->mask) return s->logits;
-    memcpy(w, s->logits, s->n_vocab * sizeof *w);
-    if (s->sampler->repeat_penalty != 1) penalise(s, w);
-    if (!s->mask) return w;
-    for (size_t i = 0; i < s->n_vocab; i++)
-        if (!(s->mask->allowed[i / 32] >> (i % 32) & 1)) w[i] = -INFINITY;
-    return w;
+    size_t left = s->n_vocab - w * WORD;
+    uint32_t exist = left < WORD ? (UINT32_C(1) << left) - 1 : UINT32_MAX;
+    return s->mask ? s->mask->allowed[w] & exist : exist;
 }
 
-/* Lowest id among the largest; -1 if every id is forbidden. */
-static int32_t argmax(const float *x, size_t n)
+static size_t n_words(const weft_sample *s)
 {
-    int32_t best = -1;
-    float top = -INFINITY;
-    for (size_t i = 0; i < n; i++) {
-        if (x[i] <= top) continue;
-        top = x[i];
-        best = (int32_t)i;
+    return (s->n_vocab + WORD - 1) / WORD;
+}
+
+/* Forbidden ones as -inf. */
+static void take_word(const float *x, uint32_t allowed, float out[WORD])
+{
+    for (size_t j = 0; j < WORD; j++) out[j] = allowed & bit_of[j] ? x[j] : -INFINITY;
+}
+
+static void load_word(const weft_sample *s, const float *x, size_t w, uint32_t allowed,
+                      float out[WORD])
+{
+    size_t left = s->n_vocab - w * WORD;
+    if (left < WORD) {
+        float last[WORD] = {0};
+        memcpy(last, x + w * WORD, left * sizeof *x);
+        take_word(last, allowed, out);
+    } else if (allowed == UINT32_MAX) {
+        memcpy(out, x + w * WORD, WORD * sizeof *x);
+    } else {
+        take_word(x + w * WORD, allowed, out);
     }
-    return best;
 }
 
-/* The same where the largest value is known and no value is -inf. */
-static int32_t first_equal(const float *x, float top)
+/* Logits after the penalty: in s->weight, or as they came. */
+static const float *penalised(const weft_sample *s)
 {
-    int32_t i = 0;
-    while (x[i] != top) i++;
-    return i;
+    if (s->sampler->repeat_penalty == 1) return s->logits;
+    memcpy(s->weight, s->logits, s->n_vocab * sizeof *s->weight);
+    penalise(s, s->weight);
+    return s->weight;
+}
+
+/* Lowest id among the largest that are allowed; -1 if none is. *finite: whether all are, also those
+ * that are not allowed. */
+static int32_t argmax(const weft_sample *s, const float *x, bool *finite)
+{
+    enum { LANES = 8 };
+    float top = -INFINITY, v[WORD], most[LANES], bad[LANES] = {0};
+    size_t best = SIZE_MAX, j = 0;
+    for (size_t w = 0; w < n_words(s); w++) {
+        load_word(s, x, w, UINT32_MAX, v);
+        for (size_t k = 0; k < WORD; k += LANES)
+            for (j = 0; j < LANES; j++) bad[j] += v[k + j] - v[k + j]; /* NAN if it is not finite */
+        uint32_t allowed = allowed_in(s, w);
+        if (!allowed) continue;
+        take_word(v, allowed, v);
+        for (j = 0; j < LANES; j++) most[j] = v[j];
+        for (size_t k = LANES; k < WORD; k += LANES)
+            for (j = 0; j < LANES; j++) most[j] = v[k + j] > most[j] ? v[k + j] : most[j];
+        for (j = 1; j < LANES; j++) most[0] = most[j] > most[0] ? most[j] : most[0];
+        if (most[0] <= top) continue;
+        top = most[0];
+        best = w;
+    }
+    for (j = 1; j < LANES; j++) bad[0] += bad[j];
+    *finite = bad[0] == 0;
+    if (best == SIZE_MAX) return -1;
+    load_word(s, x, best, allowed_in(s, best), v);
+    for (j = 0; v[j] != top;) j++;
+    return (int32_t)(best * WORD + j);
 }
 
 /* ---- filters: a heap of ids, the most probable on top ---- */
@@ -203,30 +228,72 @@ static int32_t pick(const weft_sample *s, size_t first, size_t end, double u)
     return s->candidate[first];
 }
 
-/* Without filters the order does not matter: ids as they stand. */
+/* The weights of a block in the one order that sums have: eight lanes, then the lanes. */
+enum { BLOCK = 512 };
+
+static double block_sum(const float *w, size_t n)
+{
+    enum { LANES = 8 };
+    double lane[LANES] = {0}, sum = 0;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t j = 0; j < LANES; j++) lane[j] += (double)w[i + j];
+    for (size_t j = 0; j < LANES; j++) sum += lane[j];
+    for (; i < n; i++) sum += w[i];
+    return sum;
+}
+
+static size_t block_size(const weft_sample *s, size_t from)
+{
+    return s->n_vocab - from < BLOCK ? s->n_vocab - from : BLOCK;
+}
+
+static double total_weight(const weft_sample *s)
+{
+    double total = 0;
+    for (size_t i = 0; i < s->n_vocab; i += BLOCK)
+        total += block_sum(s->weight + i, block_size(s, i));
+    return total;
+}
+
+/* Without filters the order does not matter: ids as they stand, whole blocks passed over. Where
+ * rounding lets the running sum end below u, the last id with a weight is it. */
 static int32_t pick_any(const weft_sample *s, double total, double u)
 {
-    double run = 0;
-    int32_t last = -1;
-    for (size_t i = 0; i < s->n_vocab; i++) {
+    double before = 0, run;
+    size_t from = 0, last = 0;
+    for (size_t i = 0; i < s->n_vocab; i += BLOCK) {
+        double sum = block_sum(s->weight + i, block_size(s, i));
+        if (sum <= 0) continue;
+        from = i;
+        if (before + sum > u * total) break;
+        before += sum;
+    }
+    run = before;
+    for (size_t i = from; i < from + block_size(s, from); i++) {
         if (s->weight[i] <= 0) continue;
-        last = (int32_t)i;
+        last = i;
         run += s->weight[i];
         if (run > u * total) break;
     }
-    return last;
+    return (int32_t)last;
 }
 
-/* With a temperature: x are the adjusted logits (perhaps s->weight itself), `top` the largest of them. */
+/* With a temperature: x are the logits (perhaps s->weight itself), `top` the largest allowed. */
 static int32_t draw(const weft_sample *s, const float *x, float top)
 {
     const weft_sampler *p = s->sampler;
     float *w = s->weight;
-    for (size_t i = 0; i < s->n_vocab; i++)
-        w[i] = (float)(((double)x[i] - (double)top) / p->temperature);
+    for (size_t i = 0; i < n_words(s); i++) {
+        float v[WORD];
+        size_t left = s->n_vocab - i * WORD;
+        load_word(s, x, i, allowed_in(s, i), v);
+        for (size_t j = 0; j < WORD; j++)
+            v[j] = (float)(((double)v[j] - (double)top) / p->temperature);
+        memcpy(w + i * WORD, v, (left < WORD ? left : WORD) * sizeof *w);
+    }
     (void)weft_softmax_sum(w, s->n_vocab, 0, w);
-    double total = 0;
-    for (size_t i = 0; i < s->n_vocab; i++) total += w[i];
+    double total = total_weight(s);
     double u = weft_sample_uniform(p->seed, s->position);
     bool filtered = p->top_k > 0 || p->top_p < 1 || p->min_p > 0;
     if (!filtered) return pick_any(s, total, u);
@@ -240,15 +307,19 @@ weft_status weft_sample_draw(const weft_sample *s, int32_t *out_id, float *out_l
 {
     weft_status status = check_sampler(s->sampler, err);
     if (status) return status;
-    float top = largest(s->logits, s->n_vocab);
-    if (!isfinite(top))
+    float top = 0;
+    double logsum = 0;
+    bool finite;
+    if (out_logprob) { /* before s->weight is needed */
+        top = largest(s->logits, s->n_vocab);
+        logsum = natural_log(weft_softmax_sum(s->logits, s->n_vocab, top, s->weight));
+    }
+    const float *x = penalised(s);
+    int32_t id = argmax(s, x, &finite);
+    if (!finite)
         return weft_fail(err, WEFT_E_MODEL,
                          "logits at position %lld are not finite: the model file is damaged",
                          (long long)s->position);
-    double logsum = 0;
-    if (out_logprob) logsum = natural_log(weft_softmax_sum(s->logits, s->n_vocab, top, s->weight));
-    const float *x = adjusted_logits(s);
-    int32_t id = x == s->logits ? first_equal(x, top) : argmax(x, s->n_vocab);
     if (id < 0) return weft_fail(err, WEFT_E_INVALID, "the mask allows no token");
     if (s->sampler->temperature > 0) id = draw(s, x, x[id]);
     if (out_logprob) *out_logprob = (float)((double)s->logits[id] - (double)top - logsum);
