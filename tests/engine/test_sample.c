@@ -209,6 +209,35 @@ static void test_mask(void **state) {
     free(r);
 }
 
+/* Random masks over a vocabulary that no word of a mask divides: greedy against the plain definition,
+ * and draws over more than one block of weights. */
+static void test_words_and_blocks(void **state) {
+    weft_sampler sampler = plain;
+    uint32_t allowed[(N + 31) / 32];
+    double p[N];
+    for (int64_t round = 0; round < 200; round++) {
+        rig *r = rig_new(&sampler, N - 3);
+        int32_t best = -1;
+        weft_mask mask = {allowed, 1};
+        for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
+            allowed[i] = (uint32_t)(weft_sample_uniform(5, 100 * round + (int64_t)i) * 0x1p32) &
+                         (uint32_t)(weft_sample_uniform(6, 7 * round) * 0x1p32);
+        allowed[round % 30] |= 1;
+        r->logits[round % 900] = r->logits[round % 90]; /* ties */
+        for (size_t i = 0; i < r->s.n_vocab; i++)
+            if ((allowed[i / 32] >> (i % 32) & 1) && (best < 0 || r->logits[i] > r->logits[best]))
+                best = (int32_t)i;
+        r->s.mask = &mask;
+        r->sampler.temperature = 0;
+        assert_int_equal(draw_at(r, round), best);
+        free(r);
+    }
+    rig *r = rig_new(&sampler, N);
+    exact(r, 1, p);
+    check_distribution(r, p);
+    free(r);
+}
+
 /* The ids allowed may be the least probable ones: what is masked must not swallow the weight. */
 static void test_mask_in_the_far_tail(void **state) {
     rig *r = rig_new(&plain, 100);
@@ -338,6 +367,7 @@ int main(void) {
         cmocka_unit_test(test_narrow_filters),
         cmocka_unit_test(test_ties_go_to_the_lower_id),
         cmocka_unit_test(test_mask),
+        cmocka_unit_test(test_words_and_blocks),
         cmocka_unit_test(test_mask_in_the_far_tail),
         cmocka_unit_test(test_draws_depend_on_seed_and_position_alone),
         cmocka_unit_test(test_uniform),
