@@ -20,7 +20,17 @@
 
 typedef struct weft_model weft_model;
 
-typedef enum weft_kv_type { WEFT_KV_F16 = 0, WEFT_KV_F32 = 1 } weft_kv_type;
+/* How keys and values are kept. A part of every page's digest, so the numbers stay. */
+typedef enum weft_kv_type {
+    WEFT_KV_F16 = 0,
+    WEFT_KV_F32 = 1,
+    WEFT_KV_Q8_0 = 2, /* int8, one half scale for 32 dims of a position */
+    WEFT_KV_TYPES
+} weft_kv_type;
+/* "f16"; NULL if unknown. */
+const char *weft_kv_type_name(weft_kv_type type);
+/* The type of that name; false if there is none. */
+bool weft_kv_type_find(const char *name, weft_kv_type *out);
 
 /* Called during long work: done of total units of `what` ("load", "prefill"). Non-zero stops it with
  * WEFT_E_INTERRUPTED; what was evaluated until then stays valid. */

@@ -205,7 +205,7 @@ weft_status weft_model_open(weft_model **out, const char *path, const weft_engin
     const weft_engine_options *o = options ? options : &defaults;
     weft_error own;
     if (!err) err = &own;
-    if (o->kv_type != WEFT_KV_F16 && o->kv_type != WEFT_KV_F32)
+    if (!weft_kv_type_name(o->kv_type))
         return weft_fail(err, WEFT_E_USAGE, "KV type %d: unknown", (int)o->kv_type);
     weft_model *m = calloc(1, sizeof *m);
     if (!m) return weft_fail(err, WEFT_E_MEMORY, "model: out of memory");
@@ -242,6 +242,24 @@ void weft_model_close(weft_model *model)
 }
 
 /* ---- accessors ---- */
+
+static const char *const kv_type_names[WEFT_KV_TYPES] = {
+    [WEFT_KV_F16] = "f16", [WEFT_KV_F32] = "f32", [WEFT_KV_Q8_0] = "q8_0"};
+
+const char *weft_kv_type_name(weft_kv_type type)
+{
+    return (unsigned)type < WEFT_KV_TYPES ? kv_type_names[type] : NULL;
+}
+
+bool weft_kv_type_find(const char *name, weft_kv_type *out)
+{
+    for (int i = 0; i < WEFT_KV_TYPES; i++)
+        if (strcmp(name, kv_type_names[i]) == 0) {
+            *out = (weft_kv_type)i;
+            return true;
+        }
+    return false;
+}
 
 const weft_model_info *weft_model_get_info(const weft_model *model)
 {

@@ -18,28 +18,37 @@
 typedef struct weft_backend weft_backend;
 typedef struct weft_weight weft_weight; /* a repacked matrix [rows][columns] */
 
-enum { WEFT_PAGE = 64 }; /* positions in a KV page */
+enum { WEFT_PAGE = 64, WEFT_KV_BLOCK = 32 }; /* positions in a KV page; dims of a q8_0 scale */
 
-/* One page holds, for each layer, for each KV head: keys transposed [key_dim][64], then values
- * [64][value_dim]; elements of `type`. Lanes run over positions for scores, over dims for values. */
+/* One page holds, for each layer, for each KV head: keys transposed, then values. Lanes run over positions
+ * for scores, over dims for values.
+ *
+ *   f16, f32   keys [key_dim][64]                       values [64][value_dim]
+ *   q8_0       keys, for each 32 dims (the last block   values f16 d[blocks][64] i8 q[64][value_dim]
+ *              may have fewer): f16 d[64] i8 q[dims][64]
+ *
+ * An element of q8_0 is q * d. d and q are made of one position's 32 dims alone. */
 typedef struct weft_kv_layout {
     weft_kv_type type;
     uint32_t n_layer, n_head_kv, key_dim, value_dim;
 } weft_kv_layout;
 
-static inline size_t weft_kv_element(const weft_kv_layout *l)
+/* Bytes of 64 keys or values of `dim` dims; a multiple of 64. */
+static inline size_t weft_kv_side_bytes(weft_kv_type type, uint32_t dim)
 {
-    return l->type == WEFT_KV_F32 ? 4 : 2;
+    const size_t blocks = ((size_t)dim + WEFT_KV_BLOCK - 1) / WEFT_KV_BLOCK;
+    if (type == WEFT_KV_Q8_0) return WEFT_PAGE * (dim + blocks * sizeof(uint16_t));
+    return (size_t)WEFT_PAGE * dim * (type == WEFT_KV_F32 ? 4 : 2);
 }
 static inline size_t weft_kv_head_bytes(const weft_kv_layout *l)
 {
-    return (size_t)WEFT_PAGE * (l->key_dim + l->value_dim) * weft_kv_element(l);
+    return weft_kv_side_bytes(l->type, l->key_dim) + weft_kv_side_bytes(l->type, l->value_dim);
 }
 static inline size_t weft_kv_page_bytes(const weft_kv_layout *l)
 {
     return weft_kv_head_bytes(l) * l->n_head_kv * l->n_layer;
 }
-/* Offset of the keys of (layer, head) in a page; the values follow 64 * key_dim elements later. */
+/* Offset of the keys of (layer, head) in a page; the values follow weft_kv_side_bytes later. */
 static inline size_t weft_kv_offset(const weft_kv_layout *l, uint32_t layer, uint32_t head)
 {
     return weft_kv_head_bytes(l) * ((size_t)layer * l->n_head_kv + head);

@@ -3,7 +3,7 @@
  * The sums are fixed: positions are cut into spans of CPU_SPAN at absolute multiples of it; a query's
  * result over a span starts from nothing; its spans are merged in order, the first one as it is. So it
  * does not matter whether one thread walks all spans of a query (many tokens) or several threads
- * take a span each (one token, long context), nor which queries share the key loads.
+ * take some of them each (few tokens, long context), nor which queries share the key loads.
  *
  * A group is the query heads of one KV head (in portions of CPU_QUERIES), for one or more
  * tokens that follow one another on one timeline. All its queries share each load of a key; in the
@@ -13,7 +13,7 @@
 
 #include <assert.h>
 
-enum { PAGES_OF_SPAN = CPU_SPAN / WEFT_PAGE, ITEMS_PER_THREAD = 4, FEW_TOKENS = 8 };
+enum { PAGES_OF_SPAN = CPU_SPAN / WEFT_PAGE };
 
 typedef struct attention_job {
     weft_backend *b;
@@ -21,9 +21,13 @@ typedef struct attention_job {
     size_t group;       /* query heads of a KV head */
     size_t parts;       /* portions of a group */
     size_t part;        /* heads in a portion (the last one may have less) */
-    size_t tokens;      /* that an item takes */
+    size_t tokens;      /* most of a query group */
     size_t token_items; /* items of a (KV head, portion) */
-    uint64_t first;     /* split: the wave's first unit */
+    /* split into spans: */
+    size_t streams; /* query groups, each with all its spans */
+    size_t runs;    /* items of a stream */
+    int64_t wave;   /* spans of a stream that the slots hold */
+    int64_t begin;  /* of this wave: counted from each stream's first */
 } attention_job;
 
 /* The queries of `n` consecutive tokens and `heads` consecutive heads of one KV head. Query t * heads +
@@ -35,7 +39,7 @@ typedef struct query_group {
 
 /* A thread's memory for one group. */
 typedef struct workspace {
-    float *q;     /* chunks of up to k->queries queries: [key_dim][queries of the chunk] */
+    float *q;     /* chunks (chunk_of): [key_dim][queries of the chunk] */
     float *score; /* [CPU_QUERIES][CPU_SPAN] */
     float *value; /* [CPU_QUERIES][value_dim] of a span */
     float *total; /* [CPU_QUERIES][value_dim] of all spans so far */
@@ -82,10 +86,17 @@ static visible visible_in(const weft_attention *a, size_t token, int64_t span)
 
 /* ---- one group over one span ---- */
 
+/* n queries go through the kernels in chunks of this many: as few chunks as possible, and even ones, since
+ * each converts the keys again. */
+static size_t chunk_of(const weft_backend *b, size_t n)
+{
+    return cpu_divide_up(n, cpu_divide_up(n, (size_t)b->k->queries));
+}
+
 static void load_queries(const weft_backend *b, const weft_attention *a, const query_group *g,
                          float *out)
 {
-    const size_t key_dim = a->layout->key_dim, n = g->n * g->heads, most = (size_t)b->k->queries;
+    const size_t key_dim = a->layout->key_dim, n = g->n * g->heads, most = chunk_of(b, n);
     for (size_t first = 0; first < n; first += most) {
         size_t width = cpu_min(most, n - first);
         for (size_t i = 0; i < width; i++) {
@@ -118,14 +129,14 @@ static const uint8_t *next_keys(const weft_attention *a, const query_group *g, i
 static void score(const weft_backend *b, const weft_attention *a, const query_group *g,
                   const workspace *w, int64_t span, visible v, size_t first, size_t last)
 {
-    const size_t key_dim = a->layout->key_dim, n = g->n * g->heads, most = (size_t)b->k->queries;
-    const size_t key_bytes = WEFT_PAGE * key_dim * weft_kv_element(a->layout);
+    const weft_kv_layout *l = a->layout;
+    const size_t n = g->n * g->heads, most = chunk_of(b, n);
     for (int64_t page = v.from / WEFT_PAGE; page * WEFT_PAGE < v.to; page++) {
         const uint8_t *keys = keys_of(a, g, span * PAGES_OF_SPAN + page);
-        const uint8_t *ahead = keys + key_bytes; /* the values of the same page */
+        const uint8_t *ahead = keys + weft_kv_side_bytes(l->type, l->key_dim); /* its values */
         for (size_t i = first / most * most; i < last; i += most, ahead = keys)
-            b->k->scores[a->layout->type](keys, key_dim, w->q + i * key_dim, cpu_min(most, n - i),
-                                          ahead, w->score + i * CPU_SPAN + page * WEFT_PAGE);
+            b->k->scores[l->type](keys, l->key_dim, w->q + i * l->key_dim, cpu_min(most, n - i),
+                                  ahead, w->score + i * CPU_SPAN + page * WEFT_PAGE);
     }
 }
 
@@ -134,17 +145,17 @@ static void accumulate(const weft_backend *b, const weft_attention *a, const que
                        const workspace *w, int64_t span, visible v, size_t first, size_t last)
 {
     const weft_kv_layout *l = a->layout;
-    const size_t size = weft_kv_element(l), most = (size_t)b->k->queries;
+    const size_t most = chunk_of(b, last - first);
     while (v.from < v.to) {
         int64_t page = v.from / WEFT_PAGE, at = v.from % WEFT_PAGE;
         int64_t n = cpu_min((size_t)(WEFT_PAGE - at), (size_t)(v.to - v.from));
         const uint8_t *values = keys_of(a, g, span * PAGES_OF_SPAN + page) +
-                                size * (WEFT_PAGE * (size_t)l->key_dim + (size_t)at * l->value_dim);
+                                weft_kv_side_bytes(l->type, l->key_dim);
         const uint8_t *ahead = next_keys(a, g, span * PAGES_OF_SPAN + page, values);
         for (size_t i = first; i < last; i += most, ahead = values)
-            b->k->values[l->type](values, l->value_dim, w->score + i * CPU_SPAN + v.from,
-                                  cpu_min(most, last - i), (size_t)n, ahead,
-                                  w->value + i * l->value_dim);
+            b->k->values[l->type](values, l->value_dim, (size_t)at,
+                                  w->score + i * CPU_SPAN + v.from, cpu_min(most, last - i),
+                                  (size_t)n, ahead, w->value + i * l->value_dim);
         v.from += n;
     }
 }
@@ -219,90 +230,134 @@ static void attend_group(const attention_job *job, const query_group *g, int thr
         finish_query(job->b, a, g, q, &total[q], w.total + q * value_dim);
 }
 
-/* Item -> KV head and portion of its heads; the tokens are the caller's. */
-static query_group group_of(const attention_job *job, size_t item)
+/* KV head and portion of its heads; the tokens are the caller's. */
+static query_group group_of(const attention_job *job, size_t index)
 {
-    size_t kv_head = item / job->parts, part = item % job->parts;
+    size_t kv_head = index / job->parts, part = index % job->parts;
     return (query_group){.kv_head = kv_head,
                          .head = kv_head * job->group + part * job->part,
                          .heads = cpu_min(job->part, job->group - part * job->part)};
 }
 
+/* How many tokens from t on, at most up to `end`, follow one another on a timeline. */
+static size_t run_of(const weft_attention *a, size_t t, size_t end)
+{
+    size_t next = t + 1;
+    while (next < end && a->row[next].page == a->row[t].page &&
+           a->row[next].position == a->row[next - 1].position + 1)
+        next++;
+    return next - t;
+}
+
 static void attention_item(void *context, uint32_t item, int thread)
 {
     const attention_job *job = context;
-    const weft_attention *a = job->a;
     query_group g = group_of(job, item / job->token_items);
-    size_t t = item % job->token_items * job->tokens, end = cpu_min(a->n, t + job->tokens);
-    while (t < end) { /* runs of tokens that follow one another on a timeline */
-        size_t next = t + 1;
-        while (next < end && a->row[next].page == a->row[t].page &&
-               a->row[next].position == a->row[next - 1].position + 1)
-            next++;
+    size_t t = item % job->token_items * job->tokens, end = cpu_min(job->a->n, t + job->tokens);
+    for (; t < end; t += g.n) {
         g.token = t;
-        g.n = next - t;
+        g.n = run_of(job->a, t, end);
         attend_group(job, &g, thread);
-        t = next;
     }
 }
 
-/* ---- few tokens: every span is a unit of its own, in waves as large as the slots allow ---- */
+/* ---- few tokens: runs of spans are items, in waves as large as the slots allow ---- */
 
-static uint64_t spans_of(const weft_attention *a, size_t token)
+static int64_t spans_of(const weft_attention *a, const query_group *g)
 {
-    return (uint64_t)(last_span(a, token) - first_span(a, token) + 1);
+    return last_span(a, g->token + g->n - 1) - first_span(a, g->token) + 1;
 }
 
-/* Unit -> its group and span; units run through the tokens, their groups, their spans. */
-static query_group unit_of(const attention_job *job, uint64_t unit, int64_t *out_span)
+/* Fills job->streams; returns the spans of the longest one. */
+static int64_t count_streams(attention_job *job, size_t groups)
 {
     const weft_attention *a = job->a;
-    const size_t groups = a->layout->n_head_kv * job->parts;
-    size_t token = 0;
-    for (; unit >= spans_of(a, token) * groups; token++) unit -= spans_of(a, token) * groups;
-    query_group g = group_of(job, (size_t)(unit / spans_of(a, token)));
-    g.token = token;
-    g.n = 1;
-    *out_span = first_span(a, token) + (int64_t)(unit % spans_of(a, token));
-    return g;
+    int64_t longest = 0;
+    job->streams = 0;
+    for (query_group g = {0}; g.token < a->n; g.token += g.n) {
+        g.n = run_of(a, g.token, cpu_min(a->n, g.token + job->tokens));
+        int64_t spans = spans_of(a, &g);
+        longest = spans > longest ? spans : longest;
+        job->streams += groups;
+    }
+    return longest;
 }
 
-static void unit_item(void *context, uint32_t item, int thread)
+/* Streams stand by tokens, then by groups. */
+static query_group stream_of(const attention_job *job, size_t stream)
+{
+    const size_t groups = job->a->layout->n_head_kv * job->parts;
+    query_group g = group_of(job, stream % groups);
+    for (size_t i = stream / groups;; i--) {
+        g.n = run_of(job->a, g.token, cpu_min(job->a->n, g.token + job->tokens));
+        if (i == 0) return g;
+        g.token += g.n;
+    }
+}
+
+/* Where a stream's k-th span of the wave is kept. The first slots hold the streams' sums so far. */
+static size_t slot_of(const attention_job *job, size_t stream, int64_t k)
+{
+    return (job->streams + stream * (size_t)job->wave + (size_t)k) * CPU_QUERIES;
+}
+
+static void span_item(void *context, uint32_t item, int thread)
 {
     const attention_job *job = context;
-    const weft_kv_layout *l = job->a->layout;
-    int64_t span;
-    query_group g = unit_of(job, job->first + item, &span);
-    workspace w = workspace_of(job->b, l, thread);
-    w.value = job->b->attention_slot + (size_t)item * CPU_QUERIES * l->value_dim;
-    load_queries(job->b, job->a, &g, w.q);
-    attend_span(job->b, job->a, &g, &w, span, job->b->attention_state + (size_t)item * CPU_QUERIES);
+    const weft_attention *a = job->a;
+    weft_backend *b = job->b;
+    const size_t stream = item / job->runs;
+    const query_group g = stream_of(job, stream);
+    const int64_t left = spans_of(a, &g) - job->begin;
+    const int64_t n = left < job->wave ? left : job->wave;
+    const int64_t each = (job->wave + (int64_t)job->runs - 1) / (int64_t)job->runs;
+    int64_t k = (int64_t)(item % job->runs) * each;
+    const int64_t end = k + each < n ? k + each : n;
+    workspace w = workspace_of(b, a->layout, thread);
+    if (k < end) load_queries(b, a, &g, w.q);
+    for (; k < end; k++) {
+        size_t slot = slot_of(job, stream, k);
+        w.value = b->attention_slot + slot * a->layout->value_dim;
+        attend_span(b, a, &g, &w, first_span(a, g.token) + job->begin + k,
+                    b->attention_state + slot);
+    }
 }
 
-static void attend_by_spans(attention_job *job)
+/* An item is one query of a stream. */
+static void merge_item(void *context, uint32_t item, int thread)
 {
-    weft_backend *b = job->b;
+    const attention_job *job = context;
     const weft_attention *a = job->a;
+    weft_backend *b = job->b;
+    const size_t most = job->tokens * job->part, stream = item / most, q = item % most;
     const size_t value_dim = a->layout->value_dim;
-    const workspace w = workspace_of(b, a->layout, 0);
-    cpu_state total[CPU_QUERIES];
-    uint64_t units = 0;
-    for (size_t t = 0; t < a->n; t++) units += spans_of(a, t) * a->layout->n_head_kv * job->parts;
-    for (job->first = 0; job->first < units; job->first += b->attention_slots) {
-        size_t n = cpu_min(b->attention_slots, units - job->first);
-        cpu_pool_run(b->pool, unit_item, job, (uint32_t)n);
-        for (size_t i = 0; i < n; i++) {
-            int64_t span;
-            query_group g = unit_of(job, job->first + i, &span);
-            for (size_t q = 0; q < g.heads; q++) {
-                size_t slot = i * CPU_QUERIES + q;
-                float *value = w.total + q * value_dim;
-                add_span(b, span == first_span(a, g.token), &total[q], value,
-                         &b->attention_state[slot], b->attention_slot + slot * value_dim,
-                         value_dim);
-                if (span == last_span(a, g.token)) finish_query(b, a, &g, q, &total[q], value);
-            }
-        }
+    const query_group g = stream_of(job, stream);
+    if (q >= g.n * g.heads) return;
+    const size_t token = g.token + q / g.heads, total = stream * CPU_QUERIES + q;
+    float *value = b->attention_slot + total * value_dim;
+    const int64_t first = first_span(a, g.token) + job->begin;
+    for (int64_t k = 0; k < job->wave; k++) {
+        const int64_t span = first + k;
+        if (span < first_span(a, token) || span > last_span(a, token)) continue;
+        const size_t slot = slot_of(job, stream, k) + q;
+        add_span(b, span == first_span(a, token), &b->attention_state[total], value,
+                 &b->attention_state[slot], b->attention_slot + slot * value_dim, value_dim);
+        if (span == last_span(a, token))
+            finish_query(b, a, &g, q, &b->attention_state[total], value);
+    }
+}
+
+static void attend_by_spans(attention_job *job, int64_t longest)
+{
+    const int64_t wave = (int64_t)(job->b->attention_slots / job->streams) - 1;
+    const size_t enough = (size_t)job->b->threads * CPU_ATTENTION_ITEMS;
+    assert(wave > 0);
+    job->wave = wave < longest ? wave : longest;
+    job->runs = cpu_min(cpu_divide_up(enough, job->streams), (size_t)job->wave);
+    for (job->begin = 0; job->begin < longest; job->begin += job->wave) {
+        cpu_pool_run(job->b->pool, span_item, job, (uint32_t)(job->streams * job->runs));
+        cpu_pool_run(job->b->pool, merge_item, job,
+                     (uint32_t)(job->streams * job->tokens * job->part));
     }
 }
 
@@ -315,15 +370,17 @@ void cpu_attention(weft_backend *b, const weft_attention *a)
     attention_job job = {.b = b, .a = a, .group = a->n_head / l->n_head_kv};
     job.part = cpu_min(job.group, CPU_QUERIES);
     job.parts = cpu_divide_up(job.group, job.part);
+    job.tokens = cpu_min(a->n, CPU_QUERIES / job.part);
     const size_t groups = l->n_head_kv * job.parts;
-    const size_t enough = (size_t)b->threads * ITEMS_PER_THREAD;
-    if (b->threads > 1 && a->n * groups < enough) {
-        attend_by_spans(&job);
-        return;
+    const size_t enough = (size_t)b->threads * CPU_ATTENTION_ITEMS;
+    if (b->threads > 1 && a->n < enough * job.tokens) {
+        int64_t longest = count_streams(&job, groups);
+        if (job.streams < enough && longest > 1) {
+            attend_by_spans(&job, longest);
+            return;
+        }
     }
-    job.tokens = a->n <= FEW_TOKENS
-                     ? 1
-                     : cpu_max(1, cpu_min(CPU_QUERIES / job.part, a->n * groups / enough));
+    job.tokens = cpu_max(1, cpu_min(job.tokens, a->n * groups / enough));
     job.token_items = cpu_divide_up(a->n, job.tokens);
     cpu_pool_run(b->pool, attention_item, &job, (uint32_t)(job.token_items * groups));
 }

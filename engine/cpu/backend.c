@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum { SERIAL_FLOATS = 32768, SLOTS = 64, SLOTS_PER_THREAD = 8, ALIGN = 64 };
+/* Slots of attention: twice the streams it splits into spans (CPU_ATTENTION_ITEMS a thread) is the least. */
+enum { SERIAL_FLOATS = 32768, SLOTS = 64, SLOTS_PER_THREAD = 16, ALIGN = 64 };
+_Static_assert((int)SLOTS_PER_THREAD >= 2 * (int)CPU_ATTENTION_ITEMS, "a wave holds a span");
 
 /* ---- scratch ---- */
 

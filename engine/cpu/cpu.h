@@ -16,6 +16,7 @@ struct weft_weight {
     size_t count; /* blocks in a tile (F formats: columns) */
 };
 
+enum { CPU_ATTENTION_ITEMS = 4 }; /* of a thread: enough to even out what else the machine does */
 enum { CPU_ROPE_TABLES = 2 }; /* a model turns with one or two sets of frequencies */
 
 /* cos and sin of a call's tokens, kept for the next call with the same ones: all layers share them. */
@@ -44,7 +45,8 @@ struct weft_backend {
     int rope_next;           /* the table that is overwritten next */
     float *attention_thread; /* [threads][attention_thread_floats] */
     size_t attention_thread_floats;
-    float *attention_slot; /* [attention_slots][CPU_QUERIES][value_dim] and as many states */
+    float *attention_slot; /* [attention_slots][CPU_QUERIES][value_dim], and as many states: a span's
+                            * results */
     cpu_state *attention_state;
     size_t attention_slots;
 };

@@ -55,7 +55,7 @@ enum {
     CPU_BLOCK = 32,       /* columns of a block */
     CPU_TOKEN_BYTES = 60, /* of a quantised block and token */
     CPU_SPAN = 256,       /* positions that attention sums at once: 4 pages */
-    CPU_QUERIES = 24,     /* most queries an attention item holds */
+    CPU_QUERIES = 56,     /* most queries an attention item holds: 8 tokens of 7 heads */
     CPU_WIDTHS = 5        /* panel widths 1, 2, 3, 4, 8 */
 };
 
@@ -110,15 +110,18 @@ typedef struct cpu_kernels {
     void (*rotate)(float *x, size_t dim, weft_rope_kind kind, const float *cos_sin);
     void (*to_half)(const float *x, size_t n, uint16_t *out);
 
+    /* n <= WEFT_KV_BLOCK values of a q8_0 block; returns their scale, a half */
+    uint16_t (*to_q8)(const float *x, size_t n, int8_t *out);
+
     /* out[i][p] = sum over dims of q[dim][i] * k[dim][p], p < 64, i < n; out rows CPU_SPAN apart.
      * ahead: as many bytes that are needed soon (here and in values) */
-    void (*scores[2])(const void *k, size_t key_dim, const float *q, size_t n, const void *ahead,
+    void (*scores[WEFT_KV_TYPES])(const void *k, size_t key_dim, const float *q, size_t n, const void *ahead,
                       float *out);
     /* exp(score - max) in place for from <= p < to, 0 elsewhere in 0..255; fills max and sum */
     void (*softmax)(float *score, size_t from, size_t to, cpu_state *state);
-    /* out[i][d] += p[i][j] * v[j][d] for j < positions in order; p rows CPU_SPAN apart */
-    void (*values[2])(const void *v, size_t value_dim, const float *p, size_t n, size_t positions,
-                      const void *ahead, float *out);
+    /* out[i][d] += p[i][j] * v[first + j][d] for j < positions in order; p rows CPU_SPAN apart */
+    void (*values[WEFT_KV_TYPES])(const void *v, size_t value_dim, size_t first, const float *p,
+                                  size_t n, size_t positions, const void *ahead, float *out);
     /* into = into + from, both rescaled to the larger max */
     void (*merge)(cpu_state *into, float *into_value, const cpu_state *from,
                   const float *from_value, size_t value_dim);

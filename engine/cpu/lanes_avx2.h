@@ -13,8 +13,8 @@
 #include <math.h>
 #include <stddef.h>
 
-/* 16 registers hold 4 dots and 4 sums, or 8 sums of attention, and what feeds them. */
-enum { LANES = 8, TOKENS = 4, QUERIES = 4, VECTORS = 2, BIASED8 = 0 };
+/* 16 registers hold 4 dots and 4 sums, or 12 sums of attention, and what feeds them. */
+enum { LANES = 8, TOKENS = 4, QUERIES = 6, VECTORS = 2, SUMS = 12, BIASED8 = 0 };
 #if defined __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -117,6 +117,15 @@ static inline vi vi_shl(vi a, int n)
 static inline vi vi_sar(vi a, int n)
 {
     return _mm256_srai_epi32(a, n);
+}
+
+static inline vf vf_scale(vf p, vf n, vi e)
+{
+    vi half = vi_sar(e, 1), bias = vi_set(127);
+    vf s0 = vf_from_bits(vi_shl(vi_add(half, bias), 23));
+    vf s1 = vf_from_bits(vi_shl(vi_add(vi_sub(e, half), bias), 23));
+    (void)n;
+    return vf_mul(vf_mul(p, s0), s1);
 }
 
 static inline vb vb_load(const uint8_t *p)

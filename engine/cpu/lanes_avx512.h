@@ -9,7 +9,7 @@
 #include <stddef.h>
 
 /* 24 sums of attention, or 8 dots and 8 sums of a product, leave registers for what feeds them. */
-enum { LANES = 16, TOKENS = 8, QUERIES = 6, VECTORS = 4, BIASED8 = 1 };
+enum { LANES = 16, TOKENS = 8, QUERIES = 12, VECTORS = 4, SUMS = 24, BIASED8 = 1 };
 #if defined __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -112,6 +112,12 @@ static inline vi vi_shl(vi a, int n)
 static inline vi vi_sar(vi a, int n)
 {
     return _mm512_srai_epi32(a, (unsigned)n);
+}
+
+static inline vf vf_scale(vf p, vf n, vi e)
+{
+    (void)e;
+    return _mm512_scalef_ps(p, n);
 }
 
 static inline vb vb_load(const uint8_t *p)

@@ -17,8 +17,9 @@
 enum {
     LANES = 1,
     TOKENS = 8,  /* of a panel that a kernel keeps in registers at once */
-    QUERIES = 4, /* attention: queries and */
-    VECTORS = 4, /* vectors of positions or dims kept in registers at once */
+    QUERIES = 4, /* attention: most queries at once, */
+    VECTORS = 4, /* most vectors of positions or dims, */
+    SUMS = 16,   /* and most of their products, each a register */
     BIASED8 = 1  /* dot8 takes the weights as stored, too large by 128 */
 };
 #define UNROLL
@@ -120,6 +121,16 @@ static inline vi vi_shl(vi a, int n)
 static inline vi vi_sar(vi a, int n)
 {
     return a >> n;
+}
+
+/* p * 2^n for |n| <= 150, rounded once, also into the subnormals; n as an integer too. */
+static inline vf vf_scale(vf p, vf n, vi e)
+{
+    vi half = vi_sar(e, 1), bias = vi_set(127);
+    vf s0 = vf_from_bits(vi_shl(vi_add(half, bias), 23));
+    vf s1 = vf_from_bits(vi_shl(vi_add(vi_sub(e, half), bias), 23));
+    (void)n;
+    return vf_mul(vf_mul(p, s0), s1);
 }
 
 static inline vb vb_load(const uint8_t *p)

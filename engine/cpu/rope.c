@@ -4,7 +4,7 @@
 
 #include <assert.h>
 
-enum { SERIAL_FLOATS = 16384, PIECE = 64 };
+enum { SERIAL_FLOATS = 16384 };
 
 typedef struct rope_job {
     weft_backend *b;
@@ -99,22 +99,36 @@ static void write_key(const write_job *job, const float *k, uint8_t *page_head, 
         for (size_t d = 0; d < dim; d++) out[WEFT_PAGE * d] = k[d];
         return;
     }
-    uint16_t half[PIECE], *out = (uint16_t *)(void *)page_head + at;
-    for (size_t from = 0; from < dim; from += PIECE) {
-        size_t n = cpu_min(PIECE, dim - from);
-        job->b->k->to_half(k + from, n, half);
-        for (size_t d = 0; d < n; d++) out[WEFT_PAGE * (from + d)] = half[d];
+    for (size_t from = 0; from < dim; from += WEFT_KV_BLOCK) {
+        const size_t n = cpu_min(WEFT_KV_BLOCK, dim - from);
+        if (job->l->type == WEFT_KV_F16) {
+            uint16_t half[WEFT_KV_BLOCK], *out = (uint16_t *)(void *)page_head + at;
+            job->b->k->to_half(k + from, n, half);
+            for (size_t d = 0; d < n; d++) out[WEFT_PAGE * (from + d)] = half[d];
+        } else {
+            int8_t q[WEFT_KV_BLOCK];
+            uint8_t *block = page_head + weft_kv_side_bytes(WEFT_KV_Q8_0, (uint32_t)from);
+            uint8_t *out = block + sizeof(uint16_t) * WEFT_PAGE + at;
+            ((uint16_t *)(void *)block)[at] = job->b->k->to_q8(k + from, n, q);
+            for (size_t d = 0; d < n; d++) out[WEFT_PAGE * d] = (uint8_t)q[d];
+        }
     }
 }
 
-static void write_value(const write_job *job, const float *v, uint8_t *page_head, size_t at)
+static void write_value(const write_job *job, const float *v, uint8_t *values, size_t at)
 {
-    const size_t dim = job->l->value_dim, size = weft_kv_element(job->l);
-    uint8_t *out = page_head + size * (WEFT_PAGE * (size_t)job->l->key_dim + at * dim);
-    if (job->l->type == WEFT_KV_F32)
-        memcpy(out, v, dim * sizeof *v);
-    else
-        job->b->k->to_half(v, dim, (uint16_t *)(void *)out);
+    const size_t dim = job->l->value_dim;
+    if (job->l->type == WEFT_KV_F32) {
+        memcpy(values + sizeof *v * at * dim, v, dim * sizeof *v);
+    } else if (job->l->type == WEFT_KV_F16) {
+        job->b->k->to_half(v, dim, (uint16_t *)(void *)values + at * dim);
+    } else {
+        uint16_t *scale = (uint16_t *)(void *)values;
+        int8_t *out = (int8_t *)(scale + WEFT_PAGE * cpu_divide_up(dim, WEFT_KV_BLOCK)) + at * dim;
+        for (size_t from = 0; from < dim; from += WEFT_KV_BLOCK)
+            scale[WEFT_PAGE * (from / WEFT_KV_BLOCK) + at] =
+                job->b->k->to_q8(v + from, cpu_min(WEFT_KV_BLOCK, dim - from), out + from);
+    }
 }
 
 static void write_item(void *context, uint32_t head, int thread)
@@ -127,7 +141,8 @@ static void write_item(void *context, uint32_t head, int thread)
         uint8_t *page_head =
             (uint8_t *)row->page[row->position / WEFT_PAGE] + weft_kv_offset(l, job->layer, head);
         write_key(job, job->k + (t * l->n_head_kv + head) * l->key_dim, page_head, at);
-        write_value(job, job->v + (t * l->n_head_kv + head) * l->value_dim, page_head, at);
+        write_value(job, job->v + (t * l->n_head_kv + head) * l->value_dim,
+                    page_head + weft_kv_side_bytes(l->type, l->key_dim), at);
     }
 }
 

@@ -14,9 +14,34 @@ typedef struct scene {
     uint32_t n_head;
     size_t length; /* positions */
     float *q, *k, *v;
+    float *stored_k, *stored_v; /* as the pages hold them */
     void *page[MAX_PAGES];
     weft_row *row;
 } scene;
+
+/* q8_0 by its definition: a half scale for 32 values, rounded before they are divided by it. */
+static void stored_block(const float *x, size_t n, float *out)
+{
+    float top = 0;
+    for (size_t i = 0; i < n; i++) top = fmaxf(top, fabsf(x[i]));
+    float d = half_to_float(half_from_float(top / 127)), inverse = d > 0 ? 1 / d : 0;
+    for (size_t i = 0; i < n; i++) out[i] = d * fminf(127, fmaxf(-127, rintf(x[i] * inverse)));
+}
+
+/* n rows of dim */
+static float *stored(weft_kv_type type, const float *x, size_t n, size_t dim)
+{
+    float *out = malloc(n * dim * sizeof *out);
+    assert_non_null(out);
+    memcpy(out, x, n * dim * sizeof *out);
+    if (type == WEFT_KV_F16)
+        for (size_t i = 0; i < n * dim; i++) out[i] = half_to_float(half_from_float(x[i]));
+    if (type == WEFT_KV_Q8_0)
+        for (size_t i = 0; i < n; i++)
+            for (size_t d = 0; d < dim; d += 32)
+                stored_block(x + i * dim + d, dim - d < 32 ? dim - d : 32, out + i * dim + d);
+    return out;
+}
 
 /* In place: rows point at its pages. */
 static void new_scene(scene *out, weft_kv_type type, uint32_t n_head, uint32_t n_head_kv,
@@ -28,6 +53,8 @@ static void new_scene(scene *out, weft_kv_type type, uint32_t n_head, uint32_t n
     s.k = random_floats(length * n_head_kv * key_dim, r);
     s.v = random_floats(length * n_head_kv * value_dim, r);
     for (size_t i = 0; i < length * n_head_kv * key_dim; i++) s.k[i] *= 4;
+    s.stored_k = stored(type, s.k, length * n_head_kv, key_dim);
+    s.stored_v = stored(type, s.v, length * n_head_kv, value_dim);
     s.row = malloc(length * sizeof *s.row);
     assert_non_null(s.row);
     for (size_t i = 0; i < length; i++) s.row[i] = (weft_row){out->page, (int64_t)i};
@@ -45,9 +72,11 @@ static void free_scene(scene *s)
     free(s->q);
     free(s->k);
     free(s->v);
+    free(s->stored_k);
+    free(s->stored_v);
 }
 
-/* All bits set: NaN in f16 and f32. */
+/* All bits set: NaN in f16 and f32, and in the scales of q8_0. */
 static void poison(scene *s)
 {
     for (int i = 0; i < MAX_PAGES; i++)
@@ -77,11 +106,6 @@ static void attend(const device *d, const scene *s, int64_t window, size_t from,
     d->ops->attention(d->b, &a);
 }
 
-static double stored(const scene *s, float f)
-{
-    return s->layout.type == WEFT_KV_F32 ? f : half_to_float(half_from_float(f));
-}
-
 /* out [value_dim] of one query head, in double */
 static void naive(const scene *s, int64_t window, size_t token, uint32_t head, double *out)
 {
@@ -91,9 +115,9 @@ static void naive(const scene *s, int64_t window, size_t token, uint32_t head, d
     double score[MAX_PAGES * 64], max = -INFINITY, sum = 0;
     const float *q = s->q + (token * s->n_head + head) * l->key_dim;
     for (size_t j = from; j <= token; j++) {
-        const float *k = s->k + (j * l->n_head_kv + h) * l->key_dim;
+        const float *k = s->stored_k + (j * l->n_head_kv + h) * l->key_dim;
         score[j] = 0;
-        for (uint32_t d = 0; d < l->key_dim; d++) score[j] += 0.125 * q[d] * stored(s, k[d]);
+        for (uint32_t d = 0; d < l->key_dim; d++) score[j] += 0.125 * q[d] * k[d];
         max = score[j] > max ? score[j] : max;
     }
     for (uint32_t d = 0; d < l->value_dim; d++) out[d] = 0;
@@ -101,7 +125,7 @@ static void naive(const scene *s, int64_t window, size_t token, uint32_t head, d
         double p = exp(score[j] - max);
         sum += p;
         for (uint32_t d = 0; d < l->value_dim; d++)
-            out[d] += p * stored(s, s->v[(j * l->n_head_kv + h) * l->value_dim + d]);
+            out[d] += p * s->stored_v[(j * l->n_head_kv + h) * l->value_dim + d];
     }
     for (uint32_t d = 0; d < l->value_dim; d++) out[d] /= sum;
 }
@@ -125,6 +149,8 @@ static const shape shapes[] = {
     {WEFT_KV_F16, 6, 1, 64, 64, 300, 0},    {WEFT_KV_F16, 7, 1, 64, 64, 300, 100},
     {WEFT_KV_F32, 4, 2, 32, 80, 130, 0},    {WEFT_KV_F16, 4, 1, 256, 256, 70, 64},
     {WEFT_KV_F32, 2, 2, 24, 21, 600, 7},    {WEFT_KV_F16, 30, 1, 16, 16, 280, 0},
+    {WEFT_KV_Q8_0, 7, 1, 64, 64, 300, 100}, {WEFT_KV_Q8_0, 2, 2, 24, 21, 530, 7},
+    {WEFT_KV_Q8_0, 6, 1, 128, 80, 270, 0},
     {WEFT_KV_F16, 12, 2, 128, 128, 520, 0}, {WEFT_KV_F16, 3, 3, 64, 64, 1100, 300},
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
@@ -238,6 +264,103 @@ static void test_batch(void **state)
     for (int i = 0; i < 3; i++) free_scene(&s[i]);
 }
 
+/* Element (position, dim) of the page, read by the drawing in ops.h. */
+static float element(const weft_kv_layout *l, const uint8_t *side, bool key, size_t at, size_t d)
+{
+    const size_t dim = key ? l->key_dim : l->value_dim, blocks = (dim + 31) / 32;
+    const size_t index = key ? d * 64 + at : at * dim + d;
+    float f;
+    if (l->type == WEFT_KV_F16) return load_half(side + 2 * index);
+    if (l->type == WEFT_KV_F32) {
+        memcpy(&f, side + 4 * index, 4);
+        return f;
+    }
+    const uint8_t *scale = side + d / 32 * (key ? 128 + 32 * 64 : 128);
+    const uint8_t *q = key ? scale + 128 + d % 32 * 64 + at : side + 128 * blocks + index;
+    return load_half(scale + 2 * at) * (float)(int8_t)*q;
+}
+
+static void test_layout(void **state)
+{
+    rng r = {15};
+    for (int type = 0; type < WEFT_KV_TYPES; type++) {
+        scene s;
+        device d;
+        new_scene(&s, (weft_kv_type)type, 2, 2, 40, 33, 70, &r);
+        const weft_kv_layout *l = &s.layout;
+        static const size_t sides[WEFT_KV_TYPES] = {64 * 2 * (40 + 33), 64 * 4 * (40 + 33),
+                                                    64 * (40 + 33 + 2 * 2 + 2 * 2)};
+        assert_int_equal(weft_kv_head_bytes(l), sides[type]);
+        assert_true(open_reserved(&d, NULL, 1, 70));
+        poison(&s);
+        write_all(&d, &s, 0, s.length);
+        for (size_t t = 0; t < s.length; t++)
+            for (uint32_t h = 0; h < 2; h++) {
+                const uint8_t *keys = (uint8_t *)s.page[t / 64] + weft_kv_offset(l, 1, h);
+                const uint8_t *values = keys + weft_kv_side_bytes(l->type, l->key_dim);
+                for (size_t i = 0; i < 40; i++)
+                    assert_true(element(l, keys, true, t % 64, i) ==
+                                s.stored_k[(t * 2 + h) * 40 + i]);
+                for (size_t i = 0; i < 33; i++)
+                    assert_true(element(l, values, false, t % 64, i) ==
+                                s.stored_v[(t * 2 + h) * 33 + i]);
+            }
+        weft_cpu_backend_free(d.b);
+        free_scene(&s);
+    }
+}
+
+/* What a block of q8_0 makes of values that are not ordinary. */
+static void test_q8_edges(void **state)
+{
+    static const struct {
+        float x;
+        uint16_t scale;
+        int8_t q;
+    } edges[] = {{0, 0, 0},           {NAN, 0x7e00, 0},       {-INFINITY, 0x7e00, 0},
+                 {1e7f, 0x7e00, 0},   {1e-7f, 0, 0},          {-127, 0x3c00, -127},
+                 {4.5e-6f, 1, 75},    {1.13e-5f, 1, 127}, /* 1.49 steps of the smallest scale */
+                 {0x1.fcp+22f, 0x7c00 - 1 + 1, 0}};
+    for (size_t k = 0; k + 1 < sizeof edges / sizeof *edges; k++)
+        for (int isa = 0; isa < N_ISAS; isa++) {
+            bool known;
+            const cpu_kernels *kernels = cpu_kernels_find(all_isas[isa], &known);
+            float x[32] = {0};
+            int8_t q[32];
+            if (!kernels) continue;
+            x[5] = edges[k].x;
+            assert_int_equal(kernels->to_q8(x, 21, q), edges[k].scale);
+            assert_int_equal(q[5], edges[k].q);
+            for (int i = 0; i < 21; i++) assert_true(i == 5 || q[i] == 0);
+        }
+}
+
+/* A context of more spans than there are slots: several waves give what one thread gives. All pages
+ * of the timeline are the same three. */
+static void test_waves(void **state)
+{
+    enum { POSITION = 40000, DIM = 16, HEADS = 2 };
+    rng r = {16};
+    scene s;
+    float one[HEADS * DIM], two[HEADS * DIM];
+    void **page = malloc((POSITION / 64 + 1) * sizeof *page);
+    assert_non_null(page);
+    new_scene(&s, WEFT_KV_F16, HEADS, 1, DIM, DIM, 192, &r);
+    for (size_t i = 0; i <= POSITION / 64; i++) page[i] = s.page[i % 3];
+    for (int threads = 1; threads <= 2; threads++) {
+        device d;
+        assert_true(open_reserved(&d, NULL, threads, 192));
+        write_all(&d, &s, 0, s.length);
+        s.row[0] = (weft_row){page, POSITION};
+        attend(&d, &s, 0, 0, 1, threads == 1 ? one : two);
+        s.row[0] = (weft_row){s.page, 0};
+        weft_cpu_backend_free(d.b);
+    }
+    assert_memory_equal(one, two, sizeof one);
+    free(page);
+    free_scene(&s);
+}
+
 static void test_rope(void **state)
 {
     enum { N = 9, HEADS = 3, DIM = 64, ROPE = 48 };
@@ -284,6 +407,9 @@ int main(void)
         cmocka_unit_test(test_against_double),
         cmocka_unit_test(test_bits),
         cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_q8_edges),
+        cmocka_unit_test(test_waves),
         cmocka_unit_test(test_rope),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -98,10 +98,11 @@ static bar read_bar(const char *name)
     return (bar){fmax(a.next, b.next), fmin(a.top, b.top), fmin(a.clear, b.clear)};
 }
 
-static void check_distance(const char *name)
+static void check_distance(const char *name, weft_kv_type kv_type)
 {
     const bar b = read_bar(name);
-    weft_model *model = model_open(model_path(name), NULL);
+    const weft_engine_options options = {.kv_type = kv_type};
+    weft_model *model = model_open(model_path(name), &options);
     distance d = {.n_vocab = weft_model_get_info(model)->n_vocab};
     for (int k = 1; k <= 3; k++) {
         char file[64];
@@ -117,8 +118,8 @@ static void check_distance(const char *name)
     weft_model_close(model);
     double next = d.next_sum / d.n_next, top = (double)d.same_top / d.n_top;
     double clear = (double)d.same_clear / d.n_clear;
-    print_message("%s: next off by %.5f (llama.cpp %.5f), top-1 %.4f (%.4f), clear %.4f (%.4f)\n",
-                  name, next, b.next, top, b.top, clear, b.clear);
+    print_message("%s, KV %s: next off by %.5f (llama.cpp %.5f), top-1 %.4f (%.4f), clear %.4f (%.4f)\n",
+                  name, weft_kv_type_name(kv_type), next, b.next, top, b.top, clear, b.clear);
     /* llama.cpp's figures are rounded to four digits */
     assert_true(next <= b.next + 5e-5);
     assert_true(top >= b.top - 5e-5);
@@ -127,22 +128,28 @@ static void check_distance(const char *name)
 
 static void test_distance_smollm2(void **state)
 {
-    check_distance("smollm2-135m");
+    check_distance("smollm2-135m", WEFT_KV_F16);
 }
 
 static void test_distance_qwen_0_5b(void **state)
 {
-    check_distance("qwen2.5-coder-0.5b");
+    check_distance("qwen2.5-coder-0.5b", WEFT_KV_F16);
+}
+
+/* KV of q8_0 stays within the bar that the default has to hold. */
+static void test_distance_q8_0(void **state)
+{
+    check_distance("qwen2.5-coder-0.5b", WEFT_KV_Q8_0);
 }
 
 static void test_distance_qwen_1_5b(void **state)
 {
-    check_distance("qwen2.5-coder-1.5b");
+    check_distance("qwen2.5-coder-1.5b", WEFT_KV_F16);
 }
 
 static void test_distance_gemma3(void **state)
 {
-    check_distance("gemma3-270m");
+    check_distance("gemma3-270m", WEFT_KV_F16);
 }
 
 /* ---- the contract on quantised weights ---- */
@@ -221,7 +228,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_distance_smollm2),   cmocka_unit_test(test_distance_gemma3),
-        cmocka_unit_test(test_distance_qwen_0_5b), cmocka_unit_test(test_distance_qwen_1_5b),
+        cmocka_unit_test(test_distance_qwen_0_5b), cmocka_unit_test(test_distance_q8_0),
+        cmocka_unit_test(test_distance_qwen_1_5b),
         cmocka_unit_test(test_contract_smollm2),   cmocka_unit_test(test_contract_gemma3),
         cmocka_unit_test(test_contract_qwen_1_5b),
     };

@@ -303,6 +303,11 @@ static void test_options(void **state) {
     assert_int_equal(weft_model_open(&model, data_path(tiny), &o, &err), WEFT_E_USAGE);
     assert_int_equal(weft_model_open(&model, "/nonexistent.gguf", NULL, &err), WEFT_E_MODEL);
     assert_null(model);
+    for (int i = 0; i < WEFT_KV_TYPES; i++) {
+        weft_kv_type type;
+        assert_true(weft_kv_type_find(weft_kv_type_name((weft_kv_type)i), &type) && (int)type == i);
+    }
+    assert_false(weft_kv_type_find("q4_0", &o.kv_type));
     weft_model_close(NULL);
 }
 

@@ -119,6 +119,35 @@ static void test_contract(void **state)
     }
 }
 
+/* The other KV types: cut, split over threads and restored, they give the same bits too. */
+static void test_kv_types(void **state)
+{
+    const rig *r = *state;
+    const weft_kv_type types[] = {WEFT_KV_F32, WEFT_KV_Q8_0};
+    for (size_t i = 0; i < 2; i++) {
+        char *dir = make_temp_dir();
+        rig other = {.f = r->f};
+        for (int chunk = 1; chunk <= 512; chunk *= 8) {
+            const weft_engine_options o = {
+                .kv_type = types[i], .threads = chunk % 3, .chunk = chunk};
+            other.model = model_open(data_path(tiny), &o);
+            if (chunk == 1) {
+                assert_int_equal(weft_model_get_info(other.model)->kv_type, types[i]);
+                other.expected = digests_of(other.model, r->f.ids, r->f.n);
+                assert_memory_not_equal(other.expected.at, r->expected.at,
+                                        r->f.n * sizeof *r->expected.at);
+                evaluate_in(&other, dir, 200);
+                finish_and_compare(&other, dir, 200, "restored");
+            } else {
+                finish_and_compare(&other, NULL, 0, weft_kv_type_name(types[i]));
+            }
+            weft_model_close(other.model);
+        }
+        free(other.expected.at);
+        remove_temp_dir(dir);
+    }
+}
+
 static void test_evaluate_gives_the_last_logits(void **state)
 {
     const rig *r = *state;
@@ -685,6 +714,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_contract),
+        cmocka_unit_test(test_kv_types),
         cmocka_unit_test(test_evaluate_gives_the_last_logits),
         cmocka_unit_test(test_restore_at_many_lengths),
         cmocka_unit_test(test_restore_all_computes_the_last_again),
