@@ -90,12 +90,13 @@ static void describe(const weft_model_info *info, const char *sha256, const char
         "parameters    %.0f M\nvocabulary    %lld\nlayers        %lld\nwidth         %lld\nheads   "
         "      %lld (%lld KV)\n"
         "context       %lld\ntokenizer     %s %s\ndialect       %s\nfile          %.0f MB\n"
-        "memory        %.1f MB per 1,000 tokens\n",
+        "memory        %.1f MB per 1,000 tokens (KV %s)\n",
         info->name, info->path, sha256, info->architecture, info->quantisation,
         (double)info->n_params / 1e6, (long long)info->n_vocab, (long long)info->n_layer,
         (long long)info->n_embd, (long long)info->n_head, (long long)info->n_head_kv,
         (long long)info->context_length, info->tokenizer, info->pre, dialect,
-        (double)info->file_bytes / 1e6, (double)per_thousand / 1e6);
+        (double)info->file_bytes / 1e6, (double)per_thousand / 1e6,
+        weft_kv_type_name(info->kv_type));
 }
 
 weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *err)
@@ -132,6 +133,7 @@ weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *er
             cJSON_AddStringToObject(out, "pre", info->pre);
             cJSON_AddStringToObject(out, "dialect", name);
             weft_json_add_int(out, "file_bytes", (int64_t)info->file_bytes);
+            cJSON_AddStringToObject(out, "kv_type", weft_kv_type_name(info->kv_type));
             weft_json_add_int(out, "bytes_per_1000_tokens", (int64_t)per_thousand);
             cJSON_AddItemToObject(out, "tensor_types", weft_model_tensor_types(model));
             status = print_json(out, err);

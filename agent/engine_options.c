@@ -4,7 +4,12 @@
 #include "agent/models.h"
 
 #include <stdlib.h>
-#include <string.h>
+
+weft_status engine_kv_type(const char *name, weft_kv_type *out, weft_error *err)
+{
+    if (weft_kv_type_find(name, out)) return WEFT_OK;
+    return weft_fail(err, WEFT_E_USAGE, "--kv-type %s: unknown; choose f16, f32 or q8_0", name);
+}
 
 weft_status engine_open(const weft_options *o, bool vocab_only, weft_model **out, weft_error *err)
 {
@@ -13,12 +18,12 @@ weft_status engine_open(const weft_options *o, bool vocab_only, weft_model **out
     weft_engine_options options = {
         .isa = *isa ? isa : NULL,
         .threads = (int)weft_option_int(o, OPT_THREADS),
-        .kv_type = strcmp(weft_option_text(o, OPT_KV_TYPE), "f32") == 0 ? WEFT_KV_F32 : WEFT_KV_F16,
         .context = weft_option_int(o, OPT_CTX),
         .chunk = (int)weft_option_int(o, OPT_CHUNK),
         .vocab_only = vocab_only,
     };
-    weft_status status = models_resolve(weft_option_text(o, OPT_MODEL), &path, err);
+    weft_status status = engine_kv_type(weft_option_text(o, OPT_KV_TYPE), &options.kv_type, err);
+    if (!status) status = models_resolve(weft_option_text(o, OPT_MODEL), &path, err);
     if (!status) status = weft_model_open(out, path, &options, err);
     free(path);
     return status;

@@ -8,6 +8,8 @@
 
 /* -m, --isa, --threads, --kv-type, --ctx, --chunk; vocab_only: no weights. */
 weft_status engine_open(const weft_options *o, bool vocab_only, weft_model **out, weft_error *err);
+/* --kv-type as the engine names it; WEFT_E_USAGE for another. */
+weft_status engine_kv_type(const char *name, weft_kv_type *out, weft_error *err);
 /* A JSON array of token ids below n_vocab; *out is malloc'd. */
 weft_status engine_read_ids(const cJSON *list, int64_t n_vocab, int32_t **out, size_t *n,
                             weft_error *err);

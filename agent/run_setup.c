@@ -1,5 +1,6 @@
 /* What a run is made of: the body of run.begin from the options, and from that body the tools, the
  * model, the timeline. `resume` enters with a recorded body, so both build the same things. */
+#include "agent/engine_options.h"
 #include "agent/models.h"
 #include "agent/run.h"
 
@@ -300,12 +301,12 @@ weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err)
     weft_engine_options options = {
         .isa = *isa ? isa : NULL,
         .threads = (int)weft_option_int(r->options, OPT_THREADS),
-        .kv_type = strcmp(setting(r, begin, OPT_KV_TYPE), "f32") == 0 ? WEFT_KV_F32 : WEFT_KV_F16,
         .context = strtoll(setting(r, begin, OPT_CTX), NULL, 10),
         .progress = on_load,
         .progress_context = r,
     };
-    weft_status status = models_resolve(name ? name : "", &path, err);
+    weft_status status = engine_kv_type(setting(r, begin, OPT_KV_TYPE), &options.kv_type, err);
+    if (!status) status = models_resolve(name ? name : "", &path, err);
     if (!status) status = weft_model_open(&r->model, path, &options, err);
     if (!status && begin) status = check_model(r, begin, err);
     if (!status)
