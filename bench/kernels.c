@@ -5,11 +5,10 @@
  * One token: GB/s of weights, beside a plain read of the same memory by the same threads (each
  * adds up 64-byte words), taken in turns so that a noisy neighbour hits both. Many tokens: GOP/s (a multiply
  * and an add are 2), beside a loop of nothing but VNNI multiply-adds on registers. Attention: one
- * token over a long context, GB/s of KV. Best of several repetitions each.
+ * token or some over a long context, GB/s of KV. Best of several repetitions each.
  */
 #include "bench/peak.h"
 #include "engine/cpu/cpu.h"
-#include "engine/cpu/half.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -174,19 +173,22 @@ static void many_tokens(weft_backend *b, weft_tensor_type type, size_t rows, siz
     free(y);
 }
 
-static void attention(weft_backend *b, uint32_t n_head, uint32_t n_head_kv, uint32_t dim,
-                      size_t context, size_t n)
+/* n tokens at the end of a context, on one timeline. */
+static void attention(weft_backend *b, weft_kv_type type, uint32_t n_head, uint32_t n_head_kv,
+                      uint32_t dim, size_t context, size_t n)
 {
-    weft_kv_layout l = {WEFT_KV_F16, 8, n_head_kv, dim, dim};
+    weft_kv_layout l = {type, 8, n_head_kv, dim, dim};
     size_t pages = context / WEFT_PAGE, bytes = weft_kv_page_bytes(&l);
     void **page = malloc(pages * sizeof *page);
-    weft_row *row = malloc(n * sizeof *row);
-    uint16_t *memory = aligned_alloc(64, pages * bytes);
+    weft_row *row = malloc((context < n ? n : context) * sizeof *row);
+    uint8_t *memory = aligned_alloc(64, pages * bytes);
     if (!page || !row || !memory) abort();
-    for (size_t i = 0; i < pages * bytes / 2; i++)
-        memory[i] = half_from_float((float)((i * 2654435761u >> 8) & 0xffff) / 65536 - 0.5f);
-    for (size_t i = 0; i < pages; i++) page[i] = (uint8_t *)memory + i * bytes;
-    for (size_t i = 0; i < n; i++) row[i] = (weft_row){page, (int64_t)(context - n + i)};
+    for (size_t i = 0; i < pages; i++) page[i] = memory + i * bytes;
+    for (size_t i = 0; i < context; i++) row[i] = (weft_row){page, (int64_t)i};
+    float *kv = filled(WEFT_PAGE * n_head_kv * dim);
+    for (size_t i = 0; i < context; i += WEFT_PAGE)
+        for (uint32_t layer = 0; layer < l.n_layer; layer++)
+            b->ops.kv_write(b, &l, layer, row + i, WEFT_PAGE, kv, kv);
     float *q = filled(n * n_head * dim), *out = filled(n * n_head * dim);
     double best = 1e9, plain = 1e9;
     for (int r = 0; r < 6; r++) {
@@ -196,7 +198,7 @@ static void attention(weft_backend *b, uint32_t n_head, uint32_t n_head_kv, uint
                                 .layer = layer,
                                 .n_head = n_head,
                                 .scale = 0.1f,
-                                .row = row,
+                                .row = row + context - n,
                                 .n = n,
                                 .q = q,
                                 .out = out};
@@ -206,13 +208,15 @@ static void attention(weft_backend *b, uint32_t n_head, uint32_t n_head_kv, uint
         best = s < best ? s : best;
         plain = p < plain ? p : plain;
     }
-    double flops = 4.0 * (double)context * n_head * dim * l.n_layer * (double)n;
-    printf("attention %u/%u x %u, %zu tokens at %zu: %.2f ms a layer, %.1f GB/s of KV (plain read "
-           "%.1f), %.0f GFLOP/s\n",
-           n_head, n_head_kv, dim, n, context, best / l.n_layer * 1e3,
+    double seen = (double)context - (double)(n - 1) / 2; /* positions of a token */
+    double flops = 4.0 * seen * n_head * dim * l.n_layer * (double)n;
+    printf("attention %s %u/%u x %u, %zu tokens at %zu: %.2f ms a layer, %.1f GB/s of KV (plain "
+           "read %.1f), %.0f GFLOP/s\n",
+           weft_kv_type_name(type), n_head, n_head_kv, dim, n, context, best / l.n_layer * 1e3,
            (double)(pages * bytes) / best * 1e-9, (double)(pages * bytes) / plain * 1e-9,
            flops / best * 1e-9);
     free(memory);
+    free(kv);
     free(row);
     free(page);
     free(q);
@@ -243,10 +247,16 @@ int main(int argc, char **argv)
     many_tokens(b, WEFT_Q4_K, 1536, 8960, 512);
     many_tokens(b, WEFT_Q6_K, 1536, 8960, 512);
     many_tokens(b, WEFT_Q4_K, 8960, 1536, 4);
-    attention(b, 12, 2, 128, 8192, 1);
-    attention(b, 14, 2, 64, 8192, 1);
-    attention(b, 9, 3, 64, 2048, 1);
-    attention(b, 12, 2, 128, 512, 512);
+    static const weft_kv_type kv_types[] = {WEFT_KV_F16, WEFT_KV_Q8_0};
+    for (size_t i = 0; i < sizeof kv_types / sizeof *kv_types; i++) {
+        attention(b, kv_types[i], 12, 2, 128, 8192, 1);
+        attention(b, kv_types[i], 14, 2, 64, 8192, 1);
+        attention(b, kv_types[i], 9, 3, 64, 2048, 1);
+        attention(b, kv_types[i], 12, 2, 128, 8192, 8);
+        attention(b, kv_types[i], 12, 2, 128, 512, 512);
+        attention(b, kv_types[i], 12, 2, 128, 8192, 64);
+        attention(b, kv_types[i], 14, 2, 64, 8192, 64);
+    }
     weft_cpu_backend_free(b);
     return 0;
 }
