@@ -67,7 +67,7 @@ typedef enum weft_option_kind { KIND_FLAG, KIND_TEXT, KIND_INT, KIND_REAL, KIND_
     X(CTX, "ctx", 0, KIND_INT, "N", V_ENGINE, true, "0",                                           \
       "most tokens on the timeline; 0: what the model was trained for")                            \
     X(KV_TYPE, "kv-type", 0, KIND_TEXT, "f16|f32|q8_0", V_ENGINE | V(MODEL_INFO), true, "f16",     \
-      "type of keys and values; q8_0 takes about half the memory of f16")                          \
+      "keys and values; q8_0: half the memory of f16, less exact")                          \
     X(FILE, "file", 'f', KIND_TEXT, "FILE", V(RUN), false, "", "read the task from FILE")          \
     X(SYSTEM, "system", 0, KIND_TEXT, "TEXT|@FILE", V(RUN), true, "", "system text")               \
     X(TOOLS, "tools", 0, KIND_TEXT, "a,b|all|none", V_TOOLS & ~V(RESUME), true, "all",             \
