@@ -140,7 +140,8 @@ static weft_status new_scratch(weft_model *m, int wanted_chunk, weft_error *err)
     size_t n_q = (size_t)h->n_head * h->head_dim, n_kv = (size_t)h->n_head_kv * h->head_dim;
     const scratch_part part[] = {
         {&s->x, h->n_embd},  {&s->normed, h->n_embd}, {&s->branch, h->n_embd}, {&s->q, n_q},
-        {&s->attended, n_q}, {&s->k, n_kv},           {&s->v, n_kv},           {&s->ff, h->n_ff}};
+        {&s->attended, n_q}, {&s->k, n_kv},           {&s->v, n_kv},
+        {&s->ff, h->n_expert ? 0 : h->n_ff}, {&s->scores, h->n_expert}};
     const size_t n_parts = sizeof part / sizeof *part, step = SCRATCH_ALIGN / sizeof(float);
     size_t width = 0;
     for (size_t i = 0; i < n_parts; i++) width += part[i].width;
@@ -154,7 +155,8 @@ static weft_status new_scratch(weft_model *m, int wanted_chunk, weft_error *err)
     s->bytes = (s->bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
     s->memory = aligned_alloc(SCRATCH_ALIGN, s->bytes);
     s->row = calloc(chunk, sizeof *s->row);
-    if (!s->memory || !s->row)
+    s->pick = calloc(chunk * (h->n_expert ? h->n_expert_used : 1), sizeof *s->pick);
+    if (!s->memory || !s->row || !s->pick)
         return weft_fail(err, WEFT_E_MEMORY, "scratch of %zu MiB: out of memory", s->bytes >> 20);
     float *next = s->memory;
     size_t columns = 0;
@@ -166,7 +168,10 @@ static weft_status new_scratch(weft_model *m, int wanted_chunk, weft_error *err)
     s->last = next;
     m->chunk = (int)chunk;
     size_t most = chunk > 2 * WEFT_LOGIT_ROWS ? chunk : 2 * WEFT_LOGIT_ROWS;
-    return m->ops->reserve(m->backend, most, columns, err);
+    weft_status e = m->ops->reserve(m->backend, most, columns, err);
+    if (e || !h->n_expert) return e;
+    const weft_experts_size size = {chunk, h->n_expert, h->n_expert_used, h->n_embd, h->n_ff_expert};
+    return m->ops->reserve_experts(m->backend, &size, err);
 }
 
 /* ---- open and close ---- */
@@ -236,6 +241,7 @@ void weft_model_close(weft_model *model)
     weft_gguf_close(model->file);
     free(model->scratch.memory);
     free(model->scratch.row);
+    free(model->scratch.pick);
     for (size_t i = 0; i < sizeof model->text / sizeof *model->text; i++) free(model->text[i]);
     free(model->notice);
     free(model);

@@ -25,6 +25,8 @@ typedef struct weft_layer {
     const float *post_attn_norm;           /* [n_embd] */
     const float *ffn_norm;                 /* [n_embd] */
     weft_weight *gate, *up, *down;         /* [n_ff][n_embd] twice, [n_embd][n_ff] */
+    weft_weight *router;                   /* [n_expert][n_embd]; with it, gate, up and down are
+                                              stacks of n_expert and n_ff is n_ff_expert */
     const float *post_ffn_norm;            /* [n_embd] */
 } weft_layer;
 
@@ -36,6 +38,8 @@ typedef struct weft_scratch {
     float *q, *attended;        /* [n_q] */
     float *k, *v;               /* [n_kv] */
     float *ff;                  /* [n_ff] */
+    float *scores;              /* [n_expert] of the router */
+    weft_pick *pick;            /* [n_expert_used] */
     float *last;                /* [2 * WEFT_LOGIT_ROWS][n_embd], before the output matrix */
     weft_row *row;              /* of the tokens still computed */
 } weft_scratch;

@@ -16,7 +16,7 @@
 #include "engine/gguf.h"
 
 typedef struct weft_backend weft_backend;
-typedef struct weft_weight weft_weight; /* a repacked matrix [rows][columns] */
+typedef struct weft_weight weft_weight; /* a stack of matrices [rows][columns], mostly of one */
 
 enum { WEFT_PAGE = 64, WEFT_KV_BLOCK = 32 }; /* positions in a KV page; dims of a q8_0 scale */
 
@@ -78,13 +78,42 @@ typedef struct weft_attention {
     float *out;     /* [n][n_head][value_dim] */
 } weft_attention;
 
+/* How a token chooses among experts: the n_used of the largest softmax of its scores, equal ones by the
+ * lower index. */
+typedef struct weft_routing {
+    uint32_t n_expert, n_used;
+    bool normalise; /* the weights of the chosen are divided by their sum */
+    float scale;    /* and times this */
+} weft_routing;
+
+typedef struct weft_pick {
+    uint32_t expert;
+    float weight;
+} weft_pick;
+
+/* The experts of a layer: stacks of n_expert gated feed-forwards. */
+typedef struct weft_experts {
+    const weft_weight *gate, *up, *down; /* [n_ff][n_embd] twice, [n_embd][n_ff] */
+    weft_activation activation;
+    uint32_t n_used;
+} weft_experts;
+
+/* The largest call of `experts`. */
+typedef struct weft_experts_size {
+    size_t n, n_expert, n_used, n_embd, n_ff;
+} weft_experts_size;
+
 typedef struct weft_ops {
     const char *name; /* "cpu-avx512" */
 
-    /* Repacks a 2-d tensor (dim[0] = columns, dim[1] = rows). The tensor's bytes are not needed after. */
+    /* Repacks a tensor (dim[0] = columns, dim[1] = rows, dim[2] = matrices in the stack). The tensor's bytes
+     * are not needed after. */
     weft_status (*weight_new)(weft_backend *, const weft_tensor *, weft_weight **out, weft_error *);
+    /* The same weight, with the same results, left where it is: the tensor's bytes must outlive it, and
+     * what is used of them is repacked each time. */
+    weft_status (*weight_map)(weft_backend *, const weft_tensor *, weft_weight **out, weft_error *);
     void (*weight_free)(weft_weight *);
-    size_t (*weight_bytes)(const weft_weight *);
+    size_t (*weight_bytes)(const weft_weight *); /* of memory: 0 if it was left where it is */
 
     /* Scratch for calls of up to n tokens and matrices up to max_columns, max_heads * head_dim wide: no other op allocates. */
     weft_status (*reserve)(weft_backend *, size_t n, size_t max_columns, weft_error *);
@@ -115,6 +144,15 @@ typedef struct weft_ops {
     void (*attention)(weft_backend *, const weft_attention *);
     /* x[i] += y[i] */
     void (*add)(weft_backend *, float *x, const float *y, size_t n);
+
+    /* Scratch for `experts`, as `reserve` for the others. */
+    weft_status (*reserve_experts)(weft_backend *, const weft_experts_size *, weft_error *);
+    /* scores [n][n_expert], overwritten; out [n][n_used], the largest weight first. */
+    void (*route)(weft_backend *, const weft_routing *, float *scores, size_t n, weft_pick *out);
+    /* out[t] = sum over t's picks, in their order, of weight * down(act(gate x[t]) * (up x[t])) of that
+     * expert. Of the experts only those picked are read, once a call. x and out [n][n_embd] */
+    void (*experts)(weft_backend *, const weft_experts *, const weft_pick *pick, const float *x,
+                    size_t n, float *out);
 } weft_ops;
 
 /* isa NULL: the best of this CPU. WEFT_E_USAGE for an unknown one, WEFT_E_MODEL if the CPU lacks it. */

@@ -17,17 +17,20 @@ enum {
     MAX_HEADS = 1 << 14,
     MAX_HEAD_DIM = 1024,
     MAX_VOCAB = 1 << 24,
+    MAX_EXPERTS = 1 << 12,
     KEY_BYTES = 128
 };
 
 static const weft_arch *const architectures[] = {&weft_arch_qwen2, &weft_arch_qwen3,
-                                                 &weft_arch_llama, &weft_arch_gemma3};
+                                                 &weft_arch_llama, &weft_arch_gemma3,
+                                                 &weft_arch_qwen3moe};
 
 /* Keys that, if present and above zero, change the mathematics in a way not implemented here. */
 static const char *const refused[] = {
-    "expert_count",    "attn_logit_softcapping", "final_logit_softcapping",
-    "logit_scale",     "embedding_scale",        "residual_scale",
-    "attention.scale", "attention.clamp_kqv",    "attention.max_alibi_bias",
+    "attn_logit_softcapping", "final_logit_softcapping", "logit_scale",
+    "embedding_scale",        "residual_scale",          "attention.scale",
+    "attention.clamp_kqv",    "attention.max_alibi_bias",
+    "expert_shared_count",    "expert_group_count",
 };
 
 static const char *arch_key(char key[KEY_BYTES], const char *arch, const char *name)
@@ -158,23 +161,48 @@ static weft_status read_shape(const weft_gguf *file, const char *arch, weft_hpar
     return s ? s : read_rope(file, arch, h, err);
 }
 
-static weft_status refuse_unknown(const weft_gguf *file, const char *arch, weft_error *err)
+/* A number that is there and not 0 is refused. */
+static weft_status refuse_key(const weft_gguf *file, const char *arch, const char *name,
+                              weft_error *err)
 {
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        double value = 0;
-        int64_t whole = 0;
-        if (!weft_arch_float(file, arch, refused[i], &value) &&
-            weft_arch_int(file, arch, refused[i], &whole))
-            value = (double)whole;
-        if (value != 0)
-            return weft_fail(err, WEFT_E_MODEL, "%s.%s: %g is not supported", arch, refused[i],
-                             value);
-    }
+    double value = 0;
+    int64_t whole = 0;
+    if (!weft_arch_float(file, arch, name, &value) && weft_arch_int(file, arch, name, &whole))
+        value = (double)whole;
+    if (value == 0) return WEFT_OK;
+    return weft_fail(err, WEFT_E_MODEL, "%s.%s: %g is not supported", arch, name, value);
+}
+
+static weft_status refuse_unknown(const weft_gguf *file, const weft_arch *arch, weft_error *err)
+{
+    weft_status s = arch->has_experts ? WEFT_OK : refuse_key(file, arch->name, "expert_count", err);
+    for (size_t i = 0; !s && i < sizeof refused / sizeof *refused; i++)
+        s = refuse_key(file, arch->name, refused[i], err);
+    if (s) return s;
     bool causal = true;
     char key[KEY_BYTES];
-    (void)weft_gguf_bool(file, arch_key(key, arch, "attention.causal"), &causal);
+    (void)weft_gguf_bool(file, arch_key(key, arch->name, "attention.causal"), &causal);
     if (!causal) return weft_fail(err, WEFT_E_MODEL, "%s: only causal models generate text", key);
     return WEFT_OK;
+}
+
+weft_status weft_arch_experts(const weft_gguf *file, const char *arch, weft_hparams *h,
+                              weft_error *err)
+{
+    char key[KEY_BYTES];
+    double scale = 0;
+    weft_status s = read_count(file, arch, "expert_count", MAX_EXPERTS, 0, &h->n_expert, err);
+    if (!s)
+        s = read_count(file, arch, "expert_used_count", h->n_expert, 0, &h->n_expert_used, err);
+    if (!s) /* older files: the experts of a token share the width of a dense layer */
+        s = read_count(file, arch, "expert_feed_forward_length", MAX_WIDTH,
+                       h->n_ff / h->n_expert_used, &h->n_ff_expert, err);
+    if (s) return s;
+    h->expert_normalise = true;
+    (void)weft_gguf_bool(file, arch_key(key, arch, "expert_weights_norm"), &h->expert_normalise);
+    (void)weft_arch_float(file, arch, "expert_weights_scale", &scale);
+    h->expert_scale = scale == 0 ? 1 : (float)scale; /* 0 stands for none in files */
+    return check_positive(arch, "expert_weights_scale", h->expert_scale, 1e6, err);
 }
 
 static weft_status find_architecture(const weft_gguf *file, const weft_arch **out, weft_error *err)
@@ -205,7 +233,7 @@ weft_status weft_hparams_read(const weft_gguf *file, weft_hparams *out, weft_err
     weft_hparams h = {0};
     weft_status s = find_architecture(file, &arch, err);
     if (!s) s = read_shape(file, arch->name, &h, err);
-    if (!s) s = refuse_unknown(file, arch->name, err);
+    if (!s) s = refuse_unknown(file, arch, err);
     if (s) return s;
     h.activation = WEFT_SILU;
     h.embedding_scale = 1;

@@ -33,14 +33,21 @@ typedef struct weft_hparams {
     int64_t window;         /* of sliding layers; 0: no layer slides */
     uint32_t window_period; /* layer l is full if (l + 1) % window_period == 0 */
     double window_theta;    /* rope theta of sliding layers; they are never scaled */
+
+    /* mixture of experts, by weft_arch_experts; n_expert 0: every feed-forward is dense */
+    uint32_t n_expert, n_expert_used, n_ff_expert;
+    bool expert_normalise; /* the weights of a token's experts are divided by their sum */
+    float expert_scale;
 } weft_hparams;
 
 typedef struct weft_arch {
     const char *name; /* general.architecture */
+    bool has_experts; /* the others refuse a file with expert_count */
     weft_status (*configure)(const weft_gguf *file, weft_hparams *h, weft_error *err);
 } weft_arch;
 
-extern const weft_arch weft_arch_qwen2, weft_arch_qwen3, weft_arch_llama, weft_arch_gemma3;
+extern const weft_arch weft_arch_qwen2, weft_arch_qwen3, weft_arch_llama, weft_arch_gemma3,
+    weft_arch_qwen3moe;
 
 /* Reads and checks the hyper-parameters of a file. WEFT_E_MODEL names the architecture or key that
  * is missing, out of range or not supported. */
@@ -51,6 +58,10 @@ bool weft_arch_int(const weft_gguf *file, const char *arch, const char *name, in
 bool weft_arch_float(const weft_gguf *file, const char *arch, const char *name, double *out);
 weft_status weft_arch_refuse_window(const weft_gguf *file, const char *arch, const weft_hparams *h,
                                     weft_error *err);
+
+/* Fills the fields of a mixture of experts; what it lacks or asks for beyond them is refused. */
+weft_status weft_arch_experts(const weft_gguf *file, const char *arch, weft_hparams *h,
+                              weft_error *err);
 
 static inline bool weft_layer_slides(const weft_hparams *h, uint32_t layer) {
     return h->window > 0 && (layer + 1) % h->window_period != 0;

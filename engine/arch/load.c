@@ -35,21 +35,32 @@ static size_t round_up(size_t n, size_t to)
     return (n + to - 1) / to * to;
 }
 
-/* The tensor of this name and shape (rows 0: one dimension), noted as taken. *out is NULL if it is
- * optional and missing. */
-static weft_status take(loader *l, const char *name, uint64_t columns, uint64_t rows, bool optional,
-                        const weft_tensor **out)
+static weft_status wrong_shape(loader *l, const weft_tensor *t, uint64_t columns, uint64_t rows,
+                               uint64_t matrices)
+{
+    const unsigned long long is[] = {t->dim[0], t->dim[1], t->dim[2]},
+                             want[] = {columns, rows, matrices};
+    if (is[2] == 1 && want[2] == 1)
+        return weft_fail(l->err, WEFT_E_MODEL,
+                         "tensor %s: is %llu x %llu, the metadata say %llu x %llu", t->name, is[0],
+                         is[1], want[0], want[1]);
+    return weft_fail(l->err, WEFT_E_MODEL,
+                     "tensor %s: is %llu x %llu x %llu, the metadata say %llu x %llu x %llu",
+                     t->name, is[0], is[1], is[2], want[0], want[1], want[2]);
+}
+
+/* The tensor of this name and shape (rows 0: one dimension; matrices: of a stack), noted as taken. *out
+ * is NULL if it is optional and missing. */
+static weft_status take(loader *l, const char *name, uint64_t columns, uint64_t rows,
+                        uint64_t matrices, bool optional, const weft_tensor **out)
 {
     const weft_tensor *t = weft_gguf_tensor_find(l->model->file, name);
     *out = NULL;
     if (!t && optional) return WEFT_OK;
     if (!t) return weft_fail(l->err, WEFT_E_MODEL, "tensor %s: missing", name);
     uint64_t want_rows = rows ? rows : 1;
-    if (t->dim[0] != columns || t->dim[1] != want_rows || t->dim[2] != 1 || t->dim[3] != 1)
-        return weft_fail(l->err, WEFT_E_MODEL,
-                         "tensor %s: is %llu x %llu, the metadata say %llu x %llu", name,
-                         (unsigned long long)t->dim[0], (unsigned long long)t->dim[1],
-                         (unsigned long long)columns, (unsigned long long)want_rows);
+    if (t->dim[0] != columns || t->dim[1] != want_rows || t->dim[2] != matrices || t->dim[3] != 1)
+        return wrong_shape(l, t, columns, want_rows, matrices);
     if (l->n_taken == weft_gguf_tensor_count(l->model->file))
         return weft_fail(l->err, WEFT_E_MODEL, "tensor %s: taken twice", name);
     l->taken[l->n_taken++] = t;
@@ -72,7 +83,7 @@ static weft_status finished(loader *l, const weft_tensor *t)
 static weft_status vector(loader *l, const char *name, uint32_t n, bool optional, const float **out)
 {
     const weft_tensor *t;
-    weft_status status = take(l, name, n, 0, optional, &t);
+    weft_status status = take(l, name, n, 0, 1, optional, &t);
     if (status || !t) return status;
     if (t->type != WEFT_F32)
         return weft_fail(l->err, WEFT_E_MODEL, "tensor %s: type %s, only F32 is supported here",
@@ -83,16 +94,28 @@ static weft_status vector(loader *l, const char *name, uint32_t n, bool optional
     return finished(l, t);
 }
 
+/* Repacked into *out, its file pages let go. */
+static weft_status weigh(loader *l, const weft_tensor *t, weft_weight **out)
+{
+    weft_model *m = l->model;
+    weft_status status = m->ops->weight_new(m->backend, t, out, l->err);
+    if (status) return status;
+    m->info.weight_bytes += m->ops->weight_bytes(*out);
+    return finished(l, t);
+}
+
+static weft_status stack(loader *l, const char *name, uint32_t columns, uint32_t rows,
+                         uint32_t matrices, weft_weight **out)
+{
+    const weft_tensor *t;
+    weft_status status = take(l, name, columns, rows, matrices, false, &t);
+    return status ? status : weigh(l, t, out);
+}
+
 static weft_status matrix(loader *l, const char *name, uint32_t columns, uint32_t rows,
                           weft_weight **out)
 {
-    const weft_tensor *t;
-    weft_status status = take(l, name, columns, rows, false, &t);
-    if (status) return status;
-    status = l->model->ops->weight_new(l->model->backend, t, out, l->err);
-    if (status) return status;
-    l->model->info.weight_bytes += l->model->ops->weight_bytes(*out);
-    return finished(l, t);
+    return stack(l, name, columns, rows, 1, out);
 }
 
 static weft_status load_attention(loader *l, uint32_t i, weft_layer *w)
@@ -121,14 +144,35 @@ static weft_status load_attention(loader *l, uint32_t i, weft_layer *w)
     return e;
 }
 
+static weft_status load_dense(loader *l, uint32_t i, weft_layer *w)
+{
+    const weft_hparams *h = &l->model->h;
+    char s[NAME_BYTES];
+    weft_status e = matrix(l, layer_name(s, i, "ffn_gate.weight"), h->n_embd, h->n_ff, &w->gate);
+    if (!e) e = matrix(l, layer_name(s, i, "ffn_up.weight"), h->n_embd, h->n_ff, &w->up);
+    if (!e) e = matrix(l, layer_name(s, i, "ffn_down.weight"), h->n_ff, h->n_embd, &w->down);
+    return e;
+}
+
+static weft_status load_experts(loader *l, uint32_t i, weft_layer *w)
+{
+    const weft_hparams *h = &l->model->h;
+    const uint32_t n_ff = h->n_ff_expert, n = h->n_expert;
+    char s[NAME_BYTES];
+    weft_status e = matrix(l, layer_name(s, i, "ffn_gate_inp.weight"), h->n_embd, n, &w->router);
+    if (!e) e = stack(l, layer_name(s, i, "ffn_gate_exps.weight"), h->n_embd, n_ff, n, &w->gate);
+    if (!e) e = stack(l, layer_name(s, i, "ffn_up_exps.weight"), h->n_embd, n_ff, n, &w->up);
+    if (!e) e = stack(l, layer_name(s, i, "ffn_down_exps.weight"), n_ff, h->n_embd, n, &w->down);
+    return e;
+}
+
 static weft_status load_feed_forward(loader *l, uint32_t i, weft_layer *w)
 {
     const weft_hparams *h = &l->model->h;
     char s[NAME_BYTES];
     weft_status e = vector(l, layer_name(s, i, "ffn_norm.weight"), h->n_embd, false, &w->ffn_norm);
-    if (!e) e = matrix(l, layer_name(s, i, "ffn_gate.weight"), h->n_embd, h->n_ff, &w->gate);
-    if (!e) e = matrix(l, layer_name(s, i, "ffn_up.weight"), h->n_embd, h->n_ff, &w->up);
-    if (!e) e = matrix(l, layer_name(s, i, "ffn_down.weight"), h->n_ff, h->n_embd, &w->down);
+    if (!e && h->n_expert) e = load_experts(l, i, w);
+    if (!e && !h->n_expert) e = load_dense(l, i, w);
     if (!e && h->post_norms)
         e = vector(l, layer_name(s, i, "post_ffw_norm.weight"), h->n_embd, false,
                    &w->post_ffn_norm);
@@ -171,7 +215,7 @@ static weft_status load_ends(loader *l)
 {
     weft_model *m = l->model;
     const weft_hparams *h = &m->h;
-    weft_status e = take(l, "token_embd.weight", h->n_embd, h->n_vocab, false, &m->embedding);
+    weft_status e = take(l, "token_embd.weight", h->n_embd, h->n_vocab, 1, false, &m->embedding);
     if (!e) e = vector(l, "output_norm.weight", h->n_embd, false, &m->output_norm);
     if (e) return e;
     const weft_tensor *output = weft_gguf_tensor_find(m->file, "output.weight");
@@ -179,10 +223,7 @@ static weft_status load_ends(loader *l)
     weft_tensor_block(output ? output->type : m->embedding->type, &block_weights, &block_bytes);
     m->output_is_quantised = block_weights > 1;
     if (output) return matrix(l, "output.weight", h->n_embd, h->n_vocab, &m->output);
-    e = m->ops->weight_new(m->backend, m->embedding, &m->output, l->err); /* tied */
-    if (e) return e;
-    m->info.weight_bytes += m->ops->weight_bytes(m->output);
-    return finished(l, m->embedding);
+    return weigh(l, m->embedding, &m->output); /* tied */
 }
 
 static weft_status refuse_untaken(loader *l)
@@ -243,7 +284,8 @@ void weft_transformer_unload(weft_model *model)
 {
     for (uint32_t i = 0; model->layer && i < model->h.n_layer; i++) {
         const weft_layer *w = &model->layer[i];
-        weft_weight *const all[] = {w->q, w->k, w->v, w->o, w->gate, w->up, w->down};
+        weft_weight *const all[] = {w->q,    w->k,  w->v,    w->o,
+                                    w->gate, w->up, w->down, w->router};
         for (size_t j = 0; j < sizeof all / sizeof *all; j++)
             if (all[j]) model->ops->weight_free(all[j]);
     }

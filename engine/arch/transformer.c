@@ -77,6 +77,22 @@ static void attend(weft_model *m, uint32_t layer, const weft_row *row, size_t n)
     o->add(m->backend, s->x, s->branch, n * h->n_embd);
 }
 
+/* The experts of each token, of `normed` into `branch`. */
+static void run_experts(weft_model *m, const weft_layer *w, size_t n)
+{
+    const weft_hparams *h = &m->h;
+    const weft_scratch *s = &m->scratch;
+    const weft_routing routing = {h->n_expert, h->n_expert_used, h->expert_normalise,
+                                  h->expert_scale};
+    const weft_experts experts = {w->gate, w->up, w->down, h->activation, h->n_expert_used};
+    const weft_weight *const weight[] = {w->router};
+    const float *const bias[] = {NULL};
+    float *const y[] = {s->scores};
+    m->ops->matmul(m->backend, weight, bias, y, 1, s->normed, n);
+    m->ops->route(m->backend, &routing, s->scores, n, s->pick);
+    m->ops->experts(m->backend, &experts, s->pick, s->normed, n, s->branch);
+}
+
 static void feed_forward(weft_model *m, const weft_layer *w, size_t n)
 {
     const weft_hparams *h = &m->h;
@@ -86,8 +102,12 @@ static void feed_forward(weft_model *m, const weft_layer *w, size_t n)
     const float *const bias[] = {NULL};
     float *const y[] = {s->branch};
     o->rms_norm(m->backend, s->x, w->ffn_norm, h->norm_eps, n, h->n_embd, s->normed);
-    o->gated(m->backend, w->gate, w->up, h->activation, s->normed, n, s->ff);
-    o->matmul(m->backend, weight, bias, y, 1, s->ff, n);
+    if (w->router) {
+        run_experts(m, w, n);
+    } else {
+        o->gated(m->backend, w->gate, w->up, h->activation, s->normed, n, s->ff);
+        o->matmul(m->backend, weight, bias, y, 1, s->ff, n);
+    }
     if (w->post_ffn_norm)
         o->rms_norm(m->backend, s->branch, w->post_ffn_norm, h->norm_eps, n, h->n_embd, s->branch);
     o->add(m->backend, s->x, s->branch, n * h->n_embd);

@@ -15,13 +15,7 @@ _Static_assert((int)SLOTS_PER_THREAD >= 2 * (int)CPU_ATTENTION_ITEMS, "a wave ho
 
 /* ---- scratch ---- */
 
-typedef struct layout {
-    size_t bytes;
-    bool overflow;
-} layout;
-
-/* Room for n1 * n2 * n3 objects of `size` bytes; its offset. */
-static size_t room(layout *l, size_t n1, size_t n2, size_t n3, size_t size)
+size_t cpu_room(cpu_layout *l, size_t n1, size_t n2, size_t n3, size_t size)
 {
     size_t at = l->bytes, bytes;
     if (weft_size_mul(n1, n2, &bytes) || weft_size_mul(bytes, n3, &bytes) ||
@@ -50,17 +44,17 @@ static weft_status reserve(weft_backend *b, size_t n, size_t columns, weft_error
     const size_t panels = cpu_divide_up(n, CPU_WIDTH) * CPU_WIDTH;
     const size_t slots = SLOTS + SLOTS_PER_THREAD * (size_t)b->threads;
     const size_t thread_floats = (3 * columns + CPU_SPAN) * CPU_QUERIES + ALIGN;
-    layout l = {0, false};
-    size_t quantised = room(&l, panels, cpu_divide_up(columns, CPU_BLOCK), CPU_TOKEN_BYTES, 1);
-    size_t floats = room(&l, panels, columns, 1, sizeof(float));
-    size_t thread = room(&l, (size_t)b->threads, thread_floats, 1, sizeof(float));
-    size_t slot = room(&l, slots, CPU_QUERIES, columns, sizeof(float));
-    size_t state = room(&l, slots, CPU_QUERIES, 1, sizeof(cpu_state));
+    cpu_layout l = {0, false};
+    size_t quantised = cpu_room(&l, panels, cpu_divide_up(columns, CPU_BLOCK), CPU_TOKEN_BYTES, 1);
+    size_t floats = cpu_room(&l, panels, columns, 1, sizeof(float));
+    size_t thread = cpu_room(&l, (size_t)b->threads, thread_floats, 1, sizeof(float));
+    size_t slot = cpu_room(&l, slots, CPU_QUERIES, columns, sizeof(float));
+    size_t state = cpu_room(&l, slots, CPU_QUERIES, 1, sizeof(cpu_state));
     size_t inv_freq[CPU_ROPE_TABLES], position[CPU_ROPE_TABLES], cos_sin[CPU_ROPE_TABLES];
     for (int i = 0; i < CPU_ROPE_TABLES; i++) {
-        inv_freq[i] = room(&l, columns, 1, 1, sizeof(double));
-        position[i] = room(&l, n, 1, 1, sizeof(int64_t));
-        cos_sin[i] = room(&l, n, columns, 1, sizeof(float));
+        inv_freq[i] = cpu_room(&l, columns, 1, 1, sizeof(double));
+        position[i] = cpu_room(&l, n, 1, 1, sizeof(int64_t));
+        cos_sin[i] = cpu_room(&l, n, columns, 1, sizeof(float));
     }
     if (l.overflow)
         return weft_fail(err, WEFT_E_MEMORY, "scratch for %zu tokens of %zu columns: too large", n,
@@ -154,7 +148,7 @@ static void add(weft_backend *b, float *x, const float *y, size_t n)
 
 static size_t weight_bytes(const weft_weight *w)
 {
-    return w->tiles * w->tile_bytes;
+    return w->data ? w->matrices * w->tiles * w->tile_bytes : 0;
 }
 
 /* ---- life cycle ---- */
@@ -180,6 +174,7 @@ weft_status weft_cpu_backend_new(weft_backend **out, const weft_ops **out_ops, c
     b->threads = cpu_pool_threads(b->pool);
     b->ops = (weft_ops){.name = k->name,
                         .weight_new = cpu_weight_new,
+                        .weight_map = cpu_weight_map,
                         .weight_free = cpu_weight_free,
                         .weight_bytes = weight_bytes,
                         .reserve = reserve,
@@ -190,7 +185,10 @@ weft_status weft_cpu_backend_new(weft_backend **out, const weft_ops **out_ops, c
                         .rope = cpu_rope,
                         .kv_write = cpu_kv_write,
                         .attention = cpu_attention,
-                        .add = add};
+                        .add = add,
+                        .reserve_experts = cpu_experts_reserve,
+                        .route = cpu_route,
+                        .experts = cpu_experts_run};
     *out = b;
     *out_ops = &b->ops;
     return WEFT_OK;
@@ -201,6 +199,8 @@ void weft_cpu_backend_free(weft_backend *b)
     if (!b) return;
     cpu_pool_free(b->pool);
     drop_scratch(b);
+    cpu_experts_drop(b);
+    cpu_weight_drop_room(b);
     cpu_arena_free(&b->arena);
     free(b);
 }

@@ -6,13 +6,21 @@
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/pool.h"
 
+/* Packs one row of the file, `count` blocks, as row r of a tile. */
+typedef void (*cpu_pack_fn)(const uint8_t *row, size_t count, int r, uint8_t *tile);
+
+/* A stack of matrices of one shape; most stacks hold one. Either repacked, or left in the file: then a tile
+ * is packed into a thread's own room each time it is needed, and the same kernels run over it. */
 struct weft_weight {
     weft_backend *backend;
     cpu_memory memory;
-    const uint8_t *data; /* [tiles][tile_bytes] */
+    const uint8_t *data;   /* [matrices][tiles][tile_bytes]; NULL: left in the file */
+    const uint8_t *source; /* [matrices][rows][row_bytes] in the file; NULL: repacked */
+    cpu_pack_fn pack;
     cpu_format format;
-    size_t rows, columns;
-    size_t tiles, tile_bytes;
+    size_t matrices, rows, columns;
+    size_t tiles, tile_bytes; /* of one matrix */
+    size_t row_bytes;
     size_t count; /* blocks in a tile (F formats: columns) */
 };
 
@@ -28,12 +36,31 @@ typedef struct cpu_rope_table {
     float magnitude;
 } cpu_rope_table;
 
+/* Room for the experts of a call (experts.c); rows are picks, sorted by expert. */
+typedef struct cpu_group cpu_group;
+typedef struct cpu_experts {
+    void *map; /* owns all below */
+    size_t bytes;
+    weft_experts_size size;
+    uint32_t *count;   /* [n_expert] picks, then the next free row */
+    uint32_t *place;   /* [n][n_used] row of a pick */
+    uint32_t *owner;   /* [panels] group */
+    cpu_group *group;  /* [experts chosen] */
+    float *gathered;   /* [rows][n_embd] */
+    float *hidden;     /* [rows][n_ff] */
+    uint8_t *quantised;
+    float *floats;
+} cpu_experts;
+
 struct weft_backend {
     weft_ops ops;
     const cpu_kernels *k;
     cpu_pool *pool;
     cpu_arena arena;
     int threads;
+    uint8_t *tile_room; /* [threads][2][tile_room_bytes], for weights left in the file; or NULL */
+    size_t tile_room_bytes;
+    cpu_experts experts;
 
     /* of reserve: one mapping, never grown by an op */
     void *scratch;
@@ -53,18 +80,50 @@ struct weft_backend {
 
 weft_status cpu_weight_new(weft_backend *b, const weft_tensor *t, weft_weight **out,
                            weft_error *err);
+weft_status cpu_weight_map(weft_backend *b, const weft_tensor *t, weft_weight **out,
+                           weft_error *err);
 void cpu_weight_free(weft_weight *w);
+void cpu_weight_drop_room(weft_backend *b);
+/* Tells the kernel that a matrix in the file is about to be read. */
+void cpu_weight_ahead(const weft_weight *w, size_t matrix);
+void cpu_weight_pack_tile(const weft_weight *w, size_t matrix, size_t tile, uint8_t *out);
+
+/* A tile's bytes: where they lie, or packed into room. */
+static inline const uint8_t *cpu_tile(const weft_weight *w, size_t matrix, size_t tile,
+                                      uint8_t *room)
+{
+    if (w->data) return w->data + (matrix * w->tiles + tile) * w->tile_bytes;
+    cpu_weight_pack_tile(w, matrix, tile, room);
+    return room;
+}
+static inline uint8_t *cpu_tile_room(const weft_backend *b, int thread)
+{
+    return b->tile_room ? b->tile_room + (size_t)thread * 2 * b->tile_room_bytes : NULL;
+}
 
 void cpu_matmul(weft_backend *b, const weft_weight *const *w, const float *const *bias,
                 float *const *y, size_t n_w, const float *x, size_t n);
 void cpu_gated(weft_backend *b, const weft_weight *gate, const weft_weight *up, weft_activation act,
                const float *x, size_t n, float *out);
+weft_status cpu_experts_reserve(weft_backend *b, const weft_experts_size *s, weft_error *err);
+void cpu_experts_drop(weft_backend *b);
+void cpu_route(weft_backend *b, const weft_routing *r, float *scores, size_t n, weft_pick *out);
+void cpu_experts_run(weft_backend *b, const weft_experts *w, const weft_pick *pick, const float *x,
+                     size_t n, float *out);
 void cpu_rope(weft_backend *b, float *x, const weft_row *row, size_t n, size_t heads,
               size_t head_dim, size_t rope_dim, weft_rope_kind kind, const double *inv_freq,
               float magnitude);
 void cpu_kv_write(weft_backend *b, const weft_kv_layout *l, uint32_t layer, const weft_row *row,
                   size_t n, const float *k, const float *v);
 void cpu_attention(weft_backend *b, const weft_attention *a);
+
+/* Parts of a scratch mapping, laid out one after the other. */
+typedef struct cpu_layout {
+    size_t bytes;
+    bool overflow;
+} cpu_layout;
+/* Room for n1 * n2 * n3 objects of `size` bytes; its offset. */
+size_t cpu_room(cpu_layout *l, size_t n1, size_t n2, size_t n3, size_t size);
 
 static inline size_t cpu_min(size_t a, size_t b)
 {

@@ -106,6 +106,8 @@ typedef struct cpu_kernels {
     /* out[i] = act(gate[i]) * up[i] */
     void (*gate)(weft_activation act, const float *gate, const float *up, size_t n, float *out);
     void (*add)(float *x, const float *y, size_t n);
+    /* x[i] += y[i] * w, rounded twice */
+    void (*add_times)(float *x, const float *y, float w, size_t n);
     /* One head: pairs of `dim` rotated by cos_sin [dim / 2][2]. */
     void (*rotate)(float *x, size_t dim, weft_rope_kind kind, const float *cos_sin);
     void (*to_half)(const float *x, size_t n, uint16_t *out);

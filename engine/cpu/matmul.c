@@ -4,32 +4,16 @@
  * forks once over runs of tiles of all its matrices. A run takes the panels in portions that stay in
  * the cache. Nothing here can change a bit of the result: a tile function computes each output whole.
  */
-#include "engine/cpu/cpu.h"
+#include "engine/cpu/product.h"
 
 #include <assert.h>
 
 enum {
-    SERIAL_FLOATS = 16384,     /* activations below this are quantised without a fork: 5 us */
-    SEGMENT = 2048,            /* columns that one quantise item takes */
     RUN_BYTES = 64 << 10,      /* weights of an item when one token is computed */
     RUN_TILES = 8,             /* tiles of an item at most when many are */
     PORTION_BYTES = 256 << 10, /* of panels, a quarter of a core's second-level cache */
     ITEMS_PER_THREAD = 8
 };
-
-typedef struct product {
-    weft_backend *b;
-    const float *x;
-    size_t n, columns;
-    const weft_weight *const *w;
-    const float *const *bias;
-    float *const *y;
-    size_t n_w;
-    size_t run; /* tiles an item takes */
-    bool gated; /* w[0] and w[1] are gate and up, y[0] their product */
-    weft_activation act;
-    size_t segments;
-} product;
 
 static bool is_float(const weft_weight *w)
 {
@@ -37,66 +21,64 @@ static bool is_float(const weft_weight *w)
 }
 
 /* Panel i of the activations as w needs them. */
-static const void *panel_of(const product *p, const weft_weight *w, size_t i)
+static const void *panel_of(const cpu_product *p, const weft_weight *w, size_t i)
 {
-    if (is_float(w)) {
-        if (p->n == 1) return p->x;
-        return p->b->floats + i * CPU_WIDTH * p->columns;
-    }
-    return p->b->quantised + i * CPU_WIDTH * (p->columns / CPU_BLOCK) * CPU_TOKEN_BYTES;
+    if (!is_float(w)) return p->quantised + i * cpu_quantised_stride(p->columns);
+    return p->n == 1 ? p->x : p->floats + i * CPU_WIDTH * p->columns;
 }
 
-static size_t panel_tokens(const product *p, size_t i)
+static size_t panel_tokens(const cpu_product *p, size_t i)
 {
     return cpu_min(CPU_WIDTH, p->n - i * CPU_WIDTH);
 }
 
 /* ---- activations ---- */
 
-static void quantise_item(void *context, uint32_t item, int thread)
+void cpu_product_begin(cpu_product *p)
 {
-    const product *p = context;
-    size_t i = item / p->segments, from = item % p->segments * SEGMENT;
-    size_t columns = cpu_min(SEGMENT, p->columns - from), tokens = panel_tokens(p, i);
-    size_t width = cpu_panel_width(tokens);
-    uint8_t *panel = p->b->quantised + i * CPU_WIDTH * (p->columns / CPU_BLOCK) * CPU_TOKEN_BYTES;
-    p->b->k->quantise(p->x + i * CPU_WIDTH * p->columns + from, p->columns, columns, tokens,
-                      panel + from / CPU_BLOCK * CPU_TOKEN_BYTES * width);
+    p->wants_quantised = p->wants_floats = false;
+    for (size_t i = 0; i < p->n_w; i++)
+        *(is_float(p->w[i]) ? &p->wants_floats : &p->wants_quantised) = true;
+    if (p->n == 1) p->wants_floats = false; /* x is its own panel */
 }
 
-static void interleave_item(void *context, uint32_t item, int thread)
+void cpu_product_panel(const cpu_product *p, size_t i, size_t segment)
 {
-    const product *p = context;
-    size_t i = item / p->segments, from = item % p->segments * SEGMENT;
-    size_t columns = cpu_min(SEGMENT, p->columns - from), tokens = panel_tokens(p, i);
-    float *panel = p->b->floats + i * CPU_WIDTH * p->columns;
-    p->b->k->interleave(p->x + i * CPU_WIDTH * p->columns + from, p->columns, columns, tokens,
-                        panel + from * cpu_panel_width(tokens));
+    const size_t from = segment * CPU_SEGMENT, columns = cpu_min(CPU_SEGMENT, p->columns - from);
+    const size_t tokens = panel_tokens(p, i), width = cpu_panel_width(tokens);
+    const float *x = p->x + i * CPU_WIDTH * p->columns + from;
+    if (p->wants_quantised)
+        p->b->k->quantise(x, p->columns, columns, tokens,
+                          p->quantised + i * cpu_quantised_stride(p->columns) +
+                              from / CPU_BLOCK * CPU_TOKEN_BYTES * width);
+    if (p->wants_floats)
+        p->b->k->interleave(x, p->columns, columns, tokens,
+                            p->floats + i * CPU_WIDTH * p->columns + from * width);
 }
 
-static void for_each_segment(product *p, void (*run)(void *, uint32_t, int))
+static void panel_item(void *context, uint32_t item, int thread)
 {
-    size_t items = cpu_divide_up(p->n, CPU_WIDTH) * p->segments;
-    if (p->n * p->columns >= SERIAL_FLOATS)
-        cpu_pool_run(p->b->pool, run, p, (uint32_t)items);
+    const cpu_product *p = context;
+    const size_t segments = cpu_product_segments(p);
+    cpu_product_panel(p, item / segments, item % segments);
+}
+
+static void prepare(cpu_product *p)
+{
+    cpu_product_begin(p);
+    if (!p->wants_quantised && !p->wants_floats) return;
+    const size_t items = cpu_product_panels(p) * cpu_product_segments(p);
+    if (p->n * p->columns >= CPU_SERIAL_FLOATS)
+        cpu_pool_run(p->b->pool, panel_item, p, (uint32_t)items);
     else
-        for (size_t i = 0; i < items; i++) run(p, (uint32_t)i, 0);
-}
-
-static void prepare(product *p)
-{
-    bool quantised = false, floats = false;
-    for (size_t i = 0; i < p->n_w; i++) *(is_float(p->w[i]) ? &floats : &quantised) = true;
-    p->segments = cpu_divide_up(p->columns, SEGMENT);
-    if (quantised) for_each_segment(p, quantise_item);
-    if (floats && p->n > 1) for_each_segment(p, interleave_item);
+        for (size_t i = 0; i < items; i++) panel_item(p, (uint32_t)i, 0);
 }
 
 /* ---- tiles ---- */
 
 /* Sums of a tile [tokens][16] to their place in y [n][rows]. */
-static void store(const product *p, const weft_weight *w, size_t which, size_t tile, size_t token,
-                  size_t tokens, const float *sums)
+static void store(const cpu_product *p, const weft_weight *w, size_t which, size_t tile,
+                  size_t token, size_t tokens, const float *sums)
 {
     const size_t row = tile * CPU_ROWS, rows = cpu_min(CPU_ROWS, w->rows - row);
     const float *bias = p->bias ? p->bias[which] : NULL;
@@ -110,78 +92,99 @@ static void store(const product *p, const weft_weight *w, size_t which, size_t t
     }
 }
 
-static void sums_of(const product *p, const weft_weight *w, size_t tile, size_t panel, float *sums)
+static void sums_of(const cpu_product *p, const weft_weight *w, const uint8_t *tile, size_t panel,
+                    float *sums)
 {
     int width = cpu_width_index(panel_tokens(p, panel) > 4 ? CPU_WIDTH : panel_tokens(p, panel));
-    p->b->k->tile[w->format][width](w->data + tile * w->tile_bytes, w->count, panel_of(p, w, panel),
-                                    sums);
+    p->b->k->tile[w->format][width](tile, w->count, panel_of(p, w, panel), sums);
 }
 
-static void one_tile(const product *p, size_t which, size_t tile, size_t panel)
+/* up: the tile of the second matrix, NULL if p is not gated. */
+static void one_tile(const cpu_product *p, size_t which, size_t tile, const uint8_t *data,
+                     const uint8_t *up, size_t panel)
 {
-    _Alignas(64) float sums[CPU_WIDTH * CPU_ROWS], up[CPU_WIDTH * CPU_ROWS];
+    _Alignas(64) float sums[CPU_WIDTH * CPU_ROWS], up_sums[CPU_WIDTH * CPU_ROWS];
     const weft_weight *w = p->w[which];
     const size_t tokens = panel_tokens(p, panel);
-    sums_of(p, w, tile, panel, sums);
-    if (p->gated) {
-        sums_of(p, p->w[1], tile, panel, up);
-        p->b->k->gate(p->act, sums, up, tokens * CPU_ROWS, sums);
+    sums_of(p, w, data, panel, sums);
+    if (up) {
+        sums_of(p, p->w[1], up, panel, up_sums);
+        p->b->k->gate(p->act, sums, up_sums, tokens * CPU_ROWS, sums);
     }
     store(p, w, which, tile, panel * CPU_WIDTH, tokens, sums);
 }
 
 /* Float weights and one token: four tiles at a time, to hide the latency of the sums. */
-static size_t by_four(const product *p, size_t which, size_t from, size_t to)
+static size_t by_four(const cpu_product *p, size_t which, size_t from, size_t to)
 {
     _Alignas(64) float sums[4 * CPU_ROWS];
     const weft_weight *w = p->w[which];
     for (; from + 4 <= to; from += 4) {
-        p->b->k->tile4[w->format](w->data + from * w->tile_bytes, w->count, p->x, sums);
+        p->b->k->tile4[w->format](cpu_tile(w, p->matrix, from, NULL), w->count, p->x, sums);
         for (size_t i = 0; i < 4; i++) store(p, w, which, from + i, 0, 1, sums + i * CPU_ROWS);
     }
     return from;
 }
 
-static void run_tiles(const product *p, size_t which, size_t from, size_t to)
+void cpu_product_tiles(const cpu_product *p, size_t which, size_t from, size_t to, int thread)
 {
-    const size_t panels = cpu_divide_up(p->n, CPU_WIDTH);
-    const size_t panel_bytes = CPU_WIDTH * p->columns * (is_float(p->w[which]) ? 4 : 2);
+    const weft_weight *w = p->w[which];
+    const size_t panels = cpu_product_panels(p);
+    const size_t panel_bytes = CPU_WIDTH * p->columns * (is_float(w) ? 4 : 2);
     const size_t portion = cpu_max(1, PORTION_BYTES / panel_bytes);
-    if (p->n == 1 && is_float(p->w[which]) && !p->gated) from = by_four(p, which, from, to);
+    uint8_t *room = cpu_tile_room(p->b, thread);
+    if (p->n == 1 && is_float(w) && !p->gated && !w->source) from = by_four(p, which, from, to);
     for (size_t first = 0; first < panels; first += portion)
-        for (size_t tile = from; tile < to; tile++)
+        for (size_t tile = from; tile < to; tile++) {
+            const uint8_t *data = cpu_tile(w, p->matrix, tile, room);
+            const uint8_t *up =
+                p->gated ? cpu_tile(p->w[1], p->matrix, tile, room + p->b->tile_room_bytes) : NULL;
             for (size_t i = first; i < cpu_min(panels, first + portion); i++)
-                one_tile(p, which, tile, i);
+                one_tile(p, which, tile, data, up, i);
+        }
 }
+
+size_t cpu_product_run(const weft_backend *b, size_t n, size_t tiles, size_t heaviest)
+{
+    size_t longest = n <= CPU_WIDTH ? cpu_max(1, RUN_BYTES / heaviest) : RUN_TILES;
+    return cpu_max(1, cpu_min(longest, tiles / ((size_t)b->threads * ITEMS_PER_THREAD)));
+}
+
+typedef struct job {
+    cpu_product *p;
+    size_t run; /* tiles an item takes */
+} job;
 
 static void product_item(void *context, uint32_t item, int thread)
 {
-    const product *p = context;
+    const job *j = context;
+    const cpu_product *p = j->p;
     size_t which = 0, at = item;
     for (;; which++) {
-        size_t items = cpu_divide_up(p->w[which]->tiles, p->run);
+        size_t items = cpu_divide_up(p->w[which]->tiles, j->run);
         if (at < items) break;
         at -= items;
     }
-    size_t from = at * p->run;
-    run_tiles(p, which, from, cpu_min(from + p->run, p->w[which]->tiles));
+    size_t from = at * j->run;
+    cpu_product_tiles(p, which, from, cpu_min(from + j->run, p->w[which]->tiles), thread);
 }
 
-static void compute(product *p)
+static void compute(cpu_product *p)
 {
     size_t tiles = 0, items = 0, heaviest = 1;
     const size_t matrices = p->gated ? 1 : p->n_w;
     assert(p->n <= p->b->max_tokens && p->columns <= p->b->max_columns);
+    p->quantised = p->b->quantised;
+    p->floats = p->b->floats;
+    for (size_t i = 0; i < p->n_w; i++) cpu_weight_ahead(p->w[i], 0);
     prepare(p);
     for (size_t i = 0; i < matrices; i++) {
         tiles += p->w[i]->tiles;
         heaviest = cpu_max(heaviest, p->w[i]->tile_bytes);
     }
-    size_t longest = p->n <= CPU_WIDTH ? cpu_max(1, RUN_BYTES / heaviest) : RUN_TILES;
-    size_t share = tiles / ((size_t)p->b->threads * ITEMS_PER_THREAD);
-    p->run = cpu_max(1, cpu_min(longest, share));
-    for (size_t i = 0; i < matrices; i++) items += cpu_divide_up(p->w[i]->tiles, p->run);
-    cpu_pool_run(p->b->pool, product_item, p, (uint32_t)items);
+    job j = {p, cpu_product_run(p->b, p->n, tiles, heaviest)};
+    for (size_t i = 0; i < matrices; i++) items += cpu_divide_up(p->w[i]->tiles, j.run);
+    cpu_pool_run(p->b->pool, product_item, &j, (uint32_t)items);
 }
 
 void cpu_matmul(weft_backend *b, const weft_weight *const *w, const float *const *bias,
@@ -189,7 +192,7 @@ void cpu_matmul(weft_backend *b, const weft_weight *const *w, const float *const
 {
     if (n == 0 || n_w == 0) return;
     for (size_t i = 1; i < n_w; i++) assert(w[i]->columns == w[0]->columns);
-    product p = {
+    cpu_product p = {
         .b = b, .x = x, .n = n, .columns = w[0]->columns, .w = w, .bias = bias, .y = y, .n_w = n_w};
     compute(&p);
 }
@@ -201,14 +204,14 @@ void cpu_gated(weft_backend *b, const weft_weight *gate, const weft_weight *up, 
     assert(gate->columns == up->columns && gate->rows == up->rows);
     const weft_weight *const w[2] = {gate, up};
     float *const y[1] = {out};
-    product p = {.b = b,
-                 .x = x,
-                 .n = n,
-                 .columns = gate->columns,
-                 .w = w,
-                 .y = y,
-                 .n_w = 2,
-                 .gated = true,
-                 .act = act};
+    cpu_product p = {.b = b,
+                     .x = x,
+                     .n = n,
+                     .columns = gate->columns,
+                     .w = w,
+                     .y = y,
+                     .n_w = 2,
+                     .gated = true,
+                     .act = act};
     compute(&p);
 }

@@ -4,14 +4,19 @@
  * and value. Tiles are independent and packed in parallel. 4-byte words are moved whole wherever
  * the file's order allows; a packed word holds columns of one group, and Q4_K's nibbles, which pair
  * column i with column i + 32, are paired anew with i + 16.
+ *
+ * A weight may stay in its file instead. Its tiles are then packed by the same functions, one at a time,
+ * into a room of the thread that multiplies with it: the same bits for the memory of two tiles.
  */
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/dequant.h"
 #include "engine/cpu/half.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
-enum { NIBBLES = 0x0f0f0f0f };
+enum { NIBBLES = 0x0f0f0f0f, ROOM_ALIGN = 4096 };
 
 static void store32(uint8_t *p, uint32_t v)
 {
@@ -151,7 +156,7 @@ static void pack_f32(const uint8_t *in, size_t columns, int r, uint8_t *tile)
 static const struct {
     weft_tensor_type type;
     cpu_format format;
-    void (*pack)(const uint8_t *row, size_t blocks, int r, uint8_t *tile);
+    cpu_pack_fn pack;
 } packers[] = {
     {WEFT_Q8_0, CPU_Q8, pack_q8_0},   {WEFT_Q4_0, CPU_Q4, pack_q4_0},
     {WEFT_Q4_1, CPU_Q4M, pack_q4_1},  {WEFT_Q5_0, CPU_Q5, pack_q5_0},
@@ -161,28 +166,26 @@ static const struct {
     {WEFT_F32, CPU_F32, pack_f32},
 };
 
-typedef struct pack_job {
-    weft_weight *weight;
-    const uint8_t *source;
-    size_t row_bytes;
-    void (*pack)(const uint8_t *, size_t, int, uint8_t *);
-} pack_job;
-
-static void pack_tile(void *context, uint32_t item, int thread)
+void cpu_weight_pack_tile(const weft_weight *w, size_t matrix, size_t tile, uint8_t *out)
 {
-    const pack_job *job = context;
-    const weft_weight *w = job->weight;
-    uint8_t *tile = (uint8_t *)w->memory.at + item * w->tile_bytes;
-    size_t first = (size_t)item * CPU_ROWS, rows = cpu_min(CPU_ROWS, w->rows - first);
-    for (size_t r = 0; r < rows; r++)
-        job->pack(job->source + (first + r) * job->row_bytes, w->count, (int)r, tile);
+    size_t first = tile * CPU_ROWS, rows = cpu_min(CPU_ROWS, w->rows - first);
+    const uint8_t *row = w->source + (matrix * w->rows + first) * w->row_bytes;
+    for (size_t r = 0; r < rows; r++, row += w->row_bytes) w->pack(row, w->count, (int)r, out);
 }
 
-weft_status cpu_weight_new(weft_backend *b, const weft_tensor *t, weft_weight **out,
-                           weft_error *err)
+static void pack_item(void *context, uint32_t item, int thread)
 {
-    size_t block, bytes, want;
-    const size_t columns = t->dim[0], rows = t->dim[1];
+    const weft_weight *w = context;
+    cpu_weight_pack_tile(w, item / w->tiles, item % w->tiles,
+                         (uint8_t *)w->memory.at + item * w->tile_bytes);
+}
+
+/* Everything but the place of the tiles; *out_bytes is what they would take repacked. */
+static weft_status describe(weft_backend *b, const weft_tensor *t, weft_weight *out,
+                            size_t *out_bytes, weft_error *err)
+{
+    size_t block, bytes, matrix_bytes, tiles;
+    const size_t columns = t->dim[0], rows = t->dim[1], matrices = t->dim[2];
     size_t k = 0, n = sizeof packers / sizeof *packers;
     while (k < n && packers[k].type != t->type) k++;
     if (k == n || !weft_tensor_block(t->type, &block, &bytes))
@@ -190,37 +193,102 @@ weft_status cpu_weight_new(weft_backend *b, const weft_tensor *t, weft_weight **
                          "tensor %s: the CPU backend has no kernel for type %s; use another "
                          "quantisation",
                          t->name, weft_tensor_type_name(t->type));
-    if (t->dim[2] != 1 || t->dim[3] != 1 || columns == 0 || columns > UINT32_MAX || rows == 0 ||
+    if (t->dim[3] != 1 || matrices == 0 || columns == 0 || columns > UINT32_MAX || rows == 0 ||
         rows > UINT32_MAX || columns % block != 0)
         return weft_fail(err, WEFT_E_MODEL,
-                         "tensor %s: a matrix with columns in multiples of %zu is needed, this is "
+                         "tensor %s: matrices with columns in multiples of %zu are needed, this is "
                          "%zu x %zu",
                          t->name, block, columns, rows);
-    weft_weight *w = calloc(1, sizeof *w);
-    if (!w) return weft_fail(err, WEFT_E_MEMORY, "tensor %s: out of memory", t->name);
-    *w = (weft_weight){.backend = b,
-                       .format = packers[k].format,
-                       .rows = rows,
-                       .columns = columns,
-                       .tiles = cpu_divide_up(rows, CPU_ROWS),
-                       .count = columns / block};
-    size_t row_bytes = w->count * bytes;
-    if (weft_size_mul(row_bytes, CPU_ROWS, &w->tile_bytes) ||
-        weft_size_mul(w->tile_bytes, w->tiles, &want) || t->bytes < row_bytes * rows) {
-        free(w);
+    *out = (weft_weight){.backend = b,
+                         .source = t->data,
+                         .pack = packers[k].pack,
+                         .format = packers[k].format,
+                         .matrices = matrices,
+                         .rows = rows,
+                         .columns = columns,
+                         .tiles = cpu_divide_up(rows, CPU_ROWS),
+                         .row_bytes = columns / block * bytes,
+                         .count = columns / block};
+    if (weft_size_mul(out->row_bytes, CPU_ROWS, &out->tile_bytes) ||
+        weft_size_mul(out->tiles, matrices, &tiles) || tiles > UINT32_MAX ||
+        weft_size_mul(out->tile_bytes, tiles, out_bytes) ||
+        weft_size_mul(out->row_bytes * rows, matrices, &matrix_bytes) || t->bytes < matrix_bytes)
         return weft_fail(err, WEFT_E_MODEL, "tensor %s: impossible size", t->name);
-    }
-    w->memory = cpu_arena_take(&b->arena, want);
-    if (!w->memory.at) {
+    return WEFT_OK;
+}
+
+weft_status cpu_weight_new(weft_backend *b, const weft_tensor *t, weft_weight **out,
+                           weft_error *err)
+{
+    weft_weight whole;
+    size_t want = 0;
+    weft_status s = describe(b, t, &whole, &want, err);
+    if (s) return s;
+    weft_weight *w = malloc(sizeof *w);
+    whole.memory = w ? cpu_arena_take(&b->arena, want) : (cpu_memory){NULL, NULL};
+    if (!whole.memory.at) {
         free(w);
         return weft_fail(err, WEFT_E_MEMORY, "tensor %s: %zu MiB: out of memory", t->name,
                          want >> 20);
     }
+    *w = whole;
+    cpu_pool_run(b->pool, pack_item, w, (uint32_t)(w->matrices * w->tiles));
     w->data = w->memory.at;
-    pack_job job = {w, t->data, row_bytes, packers[k].pack};
-    cpu_pool_run(b->pool, pack_tile, &job, (uint32_t)w->tiles);
+    w->source = NULL;
     *out = w;
     return WEFT_OK;
+}
+
+/* ---- weights left in the file ---- */
+
+void cpu_weight_drop_room(weft_backend *b)
+{
+    if (b->tile_room) munmap(b->tile_room, (size_t)b->threads * 2 * b->tile_room_bytes);
+    b->tile_room = NULL;
+    b->tile_room_bytes = 0;
+}
+
+/* Room for two tiles a thread: gate's and up's. */
+static weft_status grow_room(weft_backend *b, size_t tile_bytes, weft_error *err)
+{
+    size_t bytes;
+    if (tile_bytes <= b->tile_room_bytes) return WEFT_OK;
+    tile_bytes = cpu_divide_up(tile_bytes, ROOM_ALIGN) * ROOM_ALIGN;
+    if (weft_size_mul(tile_bytes, (size_t)b->threads * 2, &bytes))
+        return weft_fail(err, WEFT_E_MEMORY, "room for tiles of %zu bytes: too large", tile_bytes);
+    void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED)
+        return weft_fail_errno(err, WEFT_E_MEMORY, "room for tiles of %zu bytes", tile_bytes);
+    cpu_weight_drop_room(b);
+    b->tile_room = map;
+    b->tile_room_bytes = tile_bytes;
+    return WEFT_OK;
+}
+
+weft_status cpu_weight_map(weft_backend *b, const weft_tensor *t, weft_weight **out,
+                           weft_error *err)
+{
+    weft_weight whole;
+    size_t repacked = 0;
+    weft_status s = describe(b, t, &whole, &repacked, err);
+    if (!s) s = grow_room(b, whole.tile_bytes, err);
+    if (s) return s;
+    weft_weight *w = malloc(sizeof *w);
+    if (!w) return weft_fail(err, WEFT_E_MEMORY, "tensor %s: out of memory", t->name);
+    *w = whole;
+    *out = w;
+    return WEFT_OK;
+}
+
+/* Without it a matrix that is not in the page cache is read by single faults, each waiting for the disk. */
+void cpu_weight_ahead(const weft_weight *w, size_t matrix)
+{
+    if (!w->source) return;
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const size_t bytes = w->rows * w->row_bytes;
+    uintptr_t from = (uintptr_t)(w->source + matrix * bytes), to = from + bytes;
+    from = from / page * page;
+    (void)madvise((void *)from, to - from, MADV_WILLNEED); /* advice: only speed depends on it */
 }
 
 void cpu_weight_free(weft_weight *w)

@@ -243,6 +243,54 @@ static void test_together(void **state)
     }
 }
 
+/* A weight that stays in its file gives the bits of the repacked one, alone and as gate and up, and takes no
+ * memory. */
+static void check_mapped(weft_tensor_type type, const char *isa, rng *r)
+{
+    enum { ROWS = 99, COLUMNS = 512 };
+    device d;
+    if (!open_device(&d, isa, 2)) return;
+    weft_tensor t[2] = {random_tensor(type, ROWS, COLUMNS, false, r),
+                        random_tensor(type, ROWS, COLUMNS, false, r)};
+    float *x = random_floats(MOST_TOKENS * COLUMNS, r), *bias = random_floats(ROWS, r);
+    float *want = new_floats(MOST_TOKENS * ROWS), *y = new_floats(MOST_TOKENS * ROWS);
+    weft_weight *packed[2], *mapped[2];
+    for (int i = 0; i < 2; i++) {
+        weft_error err;
+        packed[i] = repack(&d, &t[i]);
+        assert_int_equal(d.ops->weight_map(d.b, &t[i], &mapped[i], &err), WEFT_OK);
+        assert_int_equal(d.ops->weight_bytes(mapped[i]), 0);
+    }
+    for (size_t k = 0; k < sizeof token_counts / sizeof *token_counts; k++) {
+        size_t n = token_counts[k], bytes = n * ROWS * sizeof *y;
+        multiply(&d, packed[0], bias, x, n, want);
+        multiply(&d, mapped[0], bias, x, n, y);
+        assert_memory_equal(y, want, bytes);
+        d.ops->gated(d.b, packed[0], packed[1], WEFT_SILU, x, n, want);
+        d.ops->gated(d.b, mapped[0], mapped[1], WEFT_SILU, x, n, y);
+        assert_memory_equal(y, want, bytes);
+        d.ops->gated(d.b, packed[0], mapped[1], WEFT_SILU, x, n, y); /* where the budget ended */
+        assert_memory_equal(y, want, bytes);
+    }
+    for (int i = 0; i < 2; i++) {
+        d.ops->weight_free(packed[i]);
+        d.ops->weight_free(mapped[i]);
+        free_tensor(&t[i]);
+    }
+    weft_cpu_backend_free(d.b);
+    free(x);
+    free(bias);
+    free(want);
+    free(y);
+}
+
+static void test_mapped(void **state)
+{
+    rng r = {7};
+    for (int isa = 0; isa < N_ISAS; isa++)
+        for (int k = 0; k < N_TYPES; k++) check_mapped(all_types[k], all_isas[isa], &r);
+}
+
 static double reference_gate(weft_activation act, double g)
 {
     if (act == WEFT_SILU) return g / (1 + exp(-g));
@@ -351,6 +399,7 @@ int main(void)
         cmocka_unit_test(test_equal),      cmocka_unit_test(test_limits),
         cmocka_unit_test(test_together),   cmocka_unit_test(test_gated),
         cmocka_unit_test(test_not_finite), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_mapped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

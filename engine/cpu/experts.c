@@ -1,0 +1,280 @@
+/* Mixtures of experts: which experts a token takes, and what they make of it.
+ *
+ * The tokens of a call are grouped by expert, so that an expert's weights are read once a call and those
+ * of no one's choice not at all. A pick (a token and one of its experts) has a row of its own in every
+ * buffer, sorted by expert, then by token; an expert's rows are then one product of matmul.c, and all
+ * experts' products are spread over the threads together. A token's rows are added in the order of their
+ * ranks, so its result knows nothing of who else chose the same expert.
+ *
+ * Floor of decode: the read of the chosen experts. The five steps are four forks at most.
+ */
+#include "engine/cpu/product.h"
+
+#include <assert.h>
+#include <sys/mman.h>
+
+/* ---- the choice ---- */
+
+typedef struct route_job {
+    const cpu_kernels *k;
+    const weft_routing *r;
+    float *scores;
+    weft_pick *out;
+} route_job;
+
+/* Keeps the largest of list in falling order; equal ones stand by expert, since those come in ascending
+ * order. Returns the new length. */
+static size_t insert(weft_pick *list, size_t n, size_t most, uint32_t expert, float score)
+{
+    size_t at = n < most ? n : most - 1;
+    if (n == most && !(score > list[at].weight)) return n;
+    for (; at > 0 && score > list[at - 1].weight; at--) list[at] = list[at - 1];
+    list[at] = (weft_pick){expert, score};
+    return n < most ? n + 1 : n;
+}
+
+static void route_item(void *context, uint32_t token, int thread)
+{
+    const route_job *job = context;
+    const weft_routing *r = job->r;
+    float *score = job->scores + (size_t)token * r->n_expert, max = score[0], chosen = 0;
+    weft_pick *pick = job->out + (size_t)token * r->n_used;
+    for (uint32_t e = 1; e < r->n_expert; e++) max = score[e] > max ? score[e] : max;
+    const float sum = job->k->softmax_sum(score, r->n_expert, max, score);
+    size_t n = 0;
+    for (uint32_t e = 0; e < r->n_expert; e++) n = insert(pick, n, r->n_used, e, score[e]);
+    for (size_t i = 0; i < n; i++) {
+        pick[i].weight /= sum;
+        chosen += pick[i].weight;
+    }
+    for (size_t i = 0; i < n; i++)
+        pick[i].weight = (r->normalise ? pick[i].weight / chosen : pick[i].weight) * r->scale;
+}
+
+void cpu_route(weft_backend *b, const weft_routing *r, float *scores, size_t n, weft_pick *out)
+{
+    assert(r->n_used > 0 && r->n_used <= r->n_expert);
+    route_job job = {b->k, r, scores, out};
+    if (n * r->n_expert * r->n_used >= CPU_SERIAL_FLOATS)
+        cpu_pool_run(b->pool, route_item, &job, (uint32_t)n);
+    else
+        for (size_t t = 0; t < n; t++) route_item(&job, (uint32_t)t, 0);
+}
+
+/* ---- scratch ---- */
+
+void cpu_experts_drop(weft_backend *b)
+{
+    if (b->experts.map) munmap(b->experts.map, b->experts.bytes);
+    b->experts = (cpu_experts){0};
+}
+
+weft_status cpu_experts_reserve(weft_backend *b, const weft_experts_size *s, weft_error *err)
+{
+    const size_t columns = cpu_max(s->n_embd, s->n_ff);
+    size_t rows;
+    cpu_layout l = {0, false};
+    if (weft_size_mul(s->n, s->n_used, &rows) || rows > UINT32_MAX || columns > UINT32_MAX)
+        return weft_fail(err, WEFT_E_MEMORY, "scratch for %zu tokens of %zu experts: too large",
+                         s->n, s->n_used);
+    const size_t groups = cpu_min(rows, s->n_expert);
+    const size_t panels = rows / CPU_WIDTH + groups; /* every group's last one may be short */
+    size_t count = cpu_room(&l, s->n_expert, 1, 1, sizeof(uint32_t));
+    size_t place = cpu_room(&l, rows, 1, 1, sizeof(uint32_t));
+    size_t owner = cpu_room(&l, panels, 1, 1, sizeof(uint32_t));
+    size_t group = cpu_room(&l, groups, 1, 1, sizeof(cpu_group));
+    size_t gathered = cpu_room(&l, rows, s->n_embd, 1, sizeof(float));
+    size_t hidden = cpu_room(&l, rows, s->n_ff, 1, sizeof(float));
+    size_t quantised = cpu_room(&l, panels, cpu_quantised_stride(columns), 1, 1);
+    size_t floats = cpu_room(&l, panels, CPU_WIDTH, columns, sizeof(float));
+    if (l.overflow)
+        return weft_fail(err, WEFT_E_MEMORY, "scratch for %zu tokens of %zu experts: too large",
+                         s->n, s->n_used);
+    void *map = mmap(NULL, l.bytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED)
+        return weft_fail_errno(err, WEFT_E_MEMORY, "scratch of %zu MiB", l.bytes >> 20);
+    cpu_experts_drop(b);
+    uint8_t *base = map;
+    b->experts = (cpu_experts){.map = map,
+                               .bytes = l.bytes,
+                               .size = *s,
+                               .count = (uint32_t *)(void *)(base + count),
+                               .place = (uint32_t *)(void *)(base + place),
+                               .owner = (uint32_t *)(void *)(base + owner),
+                               .group = (cpu_group *)(void *)(base + group),
+                               .gathered = (float *)(void *)(base + gathered),
+                               .hidden = (float *)(void *)(base + hidden),
+                               .quantised = base + quantised,
+                               .floats = (float *)(void *)(base + floats)};
+    return WEFT_OK;
+}
+
+/* ---- grouping ---- */
+
+typedef struct call {
+    weft_backend *b;
+    const weft_experts *w;
+    const weft_pick *pick; /* [n][n_used] */
+    const float *x;
+    size_t n, groups, panels;
+    float *out;
+    cpu_product *(*product)(cpu_group *); /* of the step under way */
+    size_t run;                           /* tiles of an item */
+} call;
+
+/* Counting sort by expert: count becomes each expert's first row, then place each pick's row. */
+static void sort_by_expert(call *c)
+{
+    const cpu_experts *s = &c->b->experts;
+    const size_t rows = c->n * c->w->n_used, n_expert = c->w->gate->matrices;
+    memset(s->count, 0, n_expert * sizeof *s->count);
+    for (size_t i = 0; i < rows; i++) {
+        assert(c->pick[i].expert < n_expert);
+        s->count[c->pick[i].expert]++;
+    }
+    uint32_t row = 0, panel = 0;
+    for (size_t e = 0; e < n_expert; e++) {
+        const uint32_t n = s->count[e];
+        s->count[e] = row;
+        if (n == 0) continue;
+        s->group[c->groups] = (cpu_group){.expert = (uint32_t)e, .row = row, .n = n, .panel = panel};
+        for (size_t i = 0; i < cpu_divide_up(n, CPU_WIDTH); i++)
+            s->owner[panel++] = (uint32_t)c->groups;
+        c->groups++;
+        row += n;
+    }
+    for (size_t i = 0; i < rows; i++) s->place[i] = s->count[c->pick[i].expert]++;
+    c->panels = panel;
+}
+
+/* The two products of each expert: rows of `gathered` through gate and up into `hidden`, those through down
+ * back into `gathered`, which nobody reads any more. */
+static void set_products(call *c)
+{
+    const cpu_experts *s = &c->b->experts;
+    const size_t n_embd = c->w->gate->columns, n_ff = c->w->gate->rows;
+    for (size_t i = 0; i < c->groups; i++) {
+        cpu_group *g = &s->group[i];
+        g->w[0] = c->w->gate;
+        g->w[1] = c->w->up;
+        g->w[2] = c->w->down;
+        g->y[0] = s->hidden + g->row * n_ff;
+        g->y[1] = s->gathered + g->row * n_embd;
+        g->up = (cpu_product){.b = c->b,
+                              .x = g->y[1],
+                              .n = g->n,
+                              .columns = n_embd,
+                              .w = g->w,
+                              .matrix = g->expert,
+                              .y = g->y,
+                              .n_w = 2,
+                              .gated = true,
+                              .act = c->w->activation,
+                              .quantised = s->quantised + g->panel * cpu_quantised_stride(n_embd),
+                              .floats = s->floats + g->panel * CPU_WIDTH * n_embd};
+        g->down = (cpu_product){.b = c->b,
+                                .x = g->y[0],
+                                .n = g->n,
+                                .columns = n_ff,
+                                .w = g->w + 2,
+                                .matrix = g->expert,
+                                .y = g->y + 1,
+                                .n_w = 1,
+                                .quantised = s->quantised + g->panel * cpu_quantised_stride(n_ff),
+                                .floats = s->floats + g->panel * CPU_WIDTH * n_ff};
+        cpu_product_begin(&g->up);
+        cpu_product_begin(&g->down);
+        for (int k = 0; k < 3; k++) cpu_weight_ahead(g->w[k], g->expert);
+    }
+}
+
+static cpu_product *up_of(cpu_group *g)
+{
+    return &g->up;
+}
+static cpu_product *down_of(cpu_group *g)
+{
+    return &g->down;
+}
+
+/* ---- the steps ---- */
+
+static void gather_item(void *context, uint32_t token, int thread)
+{
+    const call *c = context;
+    const size_t n_embd = c->w->gate->columns, n_used = c->w->n_used;
+    for (size_t i = 0; i < n_used; i++)
+        memcpy(c->b->experts.gathered + c->b->experts.place[token * n_used + i] * n_embd,
+               c->x + token * n_embd, n_embd * sizeof(float));
+}
+
+static void panel_item(void *context, uint32_t item, int thread)
+{
+    const call *c = context;
+    const cpu_experts *s = &c->b->experts;
+    const size_t segments = cpu_product_segments(c->product(&s->group[0]));
+    const size_t panel = item / segments;
+    cpu_group *g = &s->group[s->owner[panel]];
+    cpu_product_panel(c->product(g), panel - g->panel, item % segments);
+}
+
+static void tiles_item(void *context, uint32_t item, int thread)
+{
+    const call *c = context;
+    cpu_group *group = c->b->experts.group;
+    const size_t tiles = c->product(group)->w[0]->tiles, runs = cpu_divide_up(tiles, c->run);
+    const size_t from = item % runs * c->run;
+    cpu_product_tiles(c->product(&group[item / runs]), 0, from, cpu_min(from + c->run, tiles),
+                      thread);
+}
+
+/* w_0 y_0 + w_1 y_1 + ..., by rank */
+static void combine_item(void *context, uint32_t token, int thread)
+{
+    const call *c = context;
+    const size_t n_embd = c->w->gate->columns, n_used = c->w->n_used;
+    float *out = c->out + token * n_embd;
+    memset(out, 0, n_embd * sizeof *out);
+    for (size_t i = token * n_used; i < (token + 1) * n_used; i++)
+        c->b->k->add_times(out, c->b->experts.gathered + c->b->experts.place[i] * n_embd,
+                           c->pick[i].weight, n_embd);
+}
+
+/* As one fork, or here if it is little work. */
+static void spread(call *c, void (*run)(void *, uint32_t, int), size_t items, size_t floats)
+{
+    if (floats >= CPU_SERIAL_FLOATS)
+        cpu_pool_run(c->b->pool, run, c, (uint32_t)items);
+    else
+        for (size_t i = 0; i < items; i++) run(c, (uint32_t)i, 0);
+}
+
+static void multiply(call *c, cpu_product *(*product)(cpu_group *))
+{
+    const cpu_product *first = product(&c->b->experts.group[0]);
+    const size_t tiles = first->w[0]->tiles, rows = c->n * c->w->n_used;
+    c->product = product;
+    spread(c, panel_item, c->panels * cpu_product_segments(first), rows * first->columns);
+    c->run = cpu_product_run(c->b, rows / c->groups, tiles * c->groups, first->w[0]->tile_bytes);
+    cpu_pool_run(c->b->pool, tiles_item, c, (uint32_t)(cpu_divide_up(tiles, c->run) * c->groups));
+}
+
+void cpu_experts_run(weft_backend *b, const weft_experts *w, const weft_pick *pick, const float *x,
+                     size_t n, float *out)
+{
+    const size_t n_embd = w->gate->columns;
+    const weft_experts_size *size = &b->experts.size;
+    if (n == 0) return;
+    assert(n <= size->n && w->n_used <= size->n_used && w->gate->matrices <= size->n_expert);
+    assert(n_embd <= size->n_embd && w->gate->rows <= size->n_ff);
+    assert(w->up->rows == w->gate->rows && w->up->columns == n_embd);
+    assert(w->down->columns == w->gate->rows && w->down->rows == n_embd);
+    call c = {.b = b, .w = w, .pick = pick, .x = x, .n = n, .out = out};
+    sort_by_expert(&c);
+    set_products(&c);
+    spread(&c, gather_item, n, n * w->n_used * n_embd);
+    multiply(&c, up_of);
+    multiply(&c, down_of);
+    spread(&c, combine_item, n, n * w->n_used * n_embd);
+}
