@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum { READ_REPEATS = 5, MAX_READERS = 64 };
+enum { READ_REPEATS = 5, MAX_READERS = 64, READ_LEAST = 64 << 20 };
 
 typedef struct reader {
     const uint64_t *from;
@@ -126,9 +126,12 @@ weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *e
     if (status) return status;
     const weft_model_info *info = weft_model_get_info(model);
     status = measure(model, n_prompt, n_decode, depth, &speed, err);
-    if (!status) status = plain_read(info->weight_bytes, info->threads, &read, err);
+    /* as many bytes as a token reads, but for those that are not in memory because it is full */
+    size_t in_memory = info->weight_bytes > READ_LEAST ? info->weight_bytes : READ_LEAST;
+    size_t plain = info->step_bytes < in_memory ? info->step_bytes : in_memory;
+    if (!status) status = plain_read(plain, info->threads, &read, err);
     if (!status) {
-        double share = read > 0 ? speed.decode * (double)info->weight_bytes / read : 0;
+        double share = read > 0 ? speed.decode * (double)info->step_bytes / read : 0;
         if (weft_option_flag(o, OPT_JSON)) {
             cJSON *line = cJSON_CreateObject();
             cJSON_AddStringToObject(line, "backend", info->backend);

@@ -11,6 +11,15 @@ weft_status engine_kv_type(const char *name, weft_kv_type *out, weft_error *err)
     return weft_fail(err, WEFT_E_USAGE, "--kv-type %s: unknown; choose f16, f32 or q8_0", name);
 }
 
+weft_status engine_memory(const weft_options *o, weft_engine_options *out, weft_error *err)
+{
+    const char *text = weft_option_text(o, OPT_MEMORY);
+    out->limit_memory = strcmp(text, "auto") != 0;
+    if (out->limit_memory && weft_memory_parse(text, &out->memory, err))
+        return weft_fail_prefix(err, "--memory");
+    return WEFT_OK;
+}
+
 weft_status engine_open(const weft_options *o, bool vocab_only, weft_model **out, weft_error *err)
 {
     const char *isa = weft_option_text(o, OPT_ISA);
@@ -23,8 +32,11 @@ weft_status engine_open(const weft_options *o, bool vocab_only, weft_model **out
         .vocab_only = vocab_only,
     };
     weft_status status = engine_kv_type(weft_option_text(o, OPT_KV_TYPE), &options.kv_type, err);
+    if (!status) status = engine_memory(o, &options, err);
     if (!status) status = models_resolve(weft_option_text(o, OPT_MODEL), &path, err);
     if (!status) status = weft_model_open(out, path, &options, err);
+    const char *notice = status || vocab_only ? NULL : weft_model_memory_notice(*out);
+    if (notice) fprintf(stderr, "weft: %s\n", notice);
     free(path);
     return status;
 }

@@ -6,7 +6,10 @@
 #include "agent/options.h"
 #include "engine/engine.h"
 
-/* -m, --isa, --threads, --kv-type, --ctx, --chunk; vocab_only: no weights. */
+/* --memory, into the engine's options. */
+weft_status engine_memory(const weft_options *o, weft_engine_options *out, weft_error *err);
+/* -m, --isa, --threads, --memory, --kv-type, --ctx, --chunk; vocab_only: no weights. A notice about
+ * weights that stay in the file goes to standard error. */
 weft_status engine_open(const weft_options *o, bool vocab_only, weft_model **out, weft_error *err);
 /* --kv-type as the engine names it; WEFT_E_USAGE for another. */
 weft_status engine_kv_type(const char *name, weft_kv_type *out, weft_error *err);

@@ -306,6 +306,7 @@ weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err)
         .progress_context = r,
     };
     weft_status status = engine_kv_type(setting(r, begin, OPT_KV_TYPE), &options.kv_type, err);
+    if (!status) status = engine_memory(r->options, &options, err);
     if (!status) status = models_resolve(name ? name : "", &path, err);
     if (!status) status = weft_model_open(&r->model, path, &options, err);
     if (!status && begin) status = check_model(r, begin, err);
@@ -314,6 +315,8 @@ weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err)
             weft_dialect_open(&r->dialect, r->model, dialect && *dialect ? dialect : NULL, err);
     const char *notice = status ? NULL : weft_model_vocabulary_notice(r->model);
     if (notice && r->console.live) weft_console_notice(&r->console, "%s", notice);
+    notice = r->model ? weft_model_memory_notice(r->model) : NULL;
+    if (notice) weft_console_notice(&r->console, "%s", notice);
     free(path);
     return status;
 }

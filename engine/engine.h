@@ -43,12 +43,16 @@ typedef struct weft_engine_options {
     int64_t context; /* most tokens on a timeline; 0: the model's own context length */
     int chunk;       /* prefill chunk in tokens; 0: chosen by the engine. Never visible in logits */
     bool vocab_only; /* tokenizer and metadata, no weights */
+    /* Weights in memory: as many as fit what is available, or with limit_memory at most `memory` bytes. The
+     * others are read from the file's mapping, with the same results, slower: the file must stay as it is. */
+    bool limit_memory;
+    size_t memory;
     weft_progress progress; /* may be NULL */
     void *progress_context;
 } weft_engine_options;
 
 /* Maps and prepares the file. WEFT_E_MODEL: not a GGUF, damaged, unknown architecture, type or
- * tokenizer (named), too large for memory. options may be NULL. */
+ * tokenizer (named). options may be NULL. */
 weft_status weft_model_open(weft_model **out, const char *path, const weft_engine_options *options,
                             weft_error *err);
 void weft_model_close(weft_model *model);
@@ -62,11 +66,15 @@ typedef struct weft_model_info {
     int threads;
     int64_t n_params, n_vocab, n_layer, n_embd, n_head, n_head_kv, context_length, context;
     size_t file_bytes, weight_bytes; /* on disk; in memory after repacking */
+    size_t mapped_bytes;             /* of weights that stay in the file */
+    size_t step_bytes;               /* of weights that one token reads */
     size_t kv_page_bytes;            /* 64 positions */
     weft_kv_type kv_type;
     uint8_t fingerprint[WEFT_DIGEST_BYTES]; /* of the file, cheap: see gguf.h */
 } weft_model_info;
 const weft_model_info *weft_model_get_info(const weft_model *model);
+/* A notice if weights stay in the file ("... of ... MiB of weights stay in the file: ..."), or NULL. */
+const char *weft_model_memory_notice(const weft_model *model);
 /* Tensor types with counts and bytes: {"Q4_K":[169,bytes],...} as a cJSON object, caller frees. */
 cJSON *weft_model_tensor_types(const weft_model *model);
 /* Bytes of memory a run of n tokens needs beyond the weights (KV and scratch). */

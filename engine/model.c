@@ -1,7 +1,7 @@
 /* Opening a model: file -> tokenizer -> hyper-parameters -> backend -> repacked weights -> scratch.
  *
- * Everything a forward pass needs is allocated here, once. Memory afterwards is the repacked
- * weights, the scratch of one chunk (64 KiB a token on a 1.5B) and, from the file's mapping, the
+ * Everything a forward pass needs is allocated here, once. Memory afterwards is the weights that were
+ * repacked (placement.h says which), the scratch of one chunk (64 KiB a token on a 1.5B) and, from the file's mapping, the
  * rows of the embedding that were looked up. How the chunk is chosen is invisible in the logits.
  */
 #include "engine/model.h"
@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     CHUNK_DEFAULT =
@@ -96,16 +95,29 @@ static weft_status read_info(weft_model *m, const char *path, weft_error *err)
     return WEFT_OK;
 }
 
-static weft_status check_memory(const weft_model *m, weft_error *err)
+/* What a token reads of the weights: of a stack of experts only its share. */
+static size_t step_bytes(const weft_model *m)
 {
-    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
-    if (pages <= 0 || page_bytes <= 0) return WEFT_OK;
-    size_t memory = (size_t)pages * (size_t)page_bytes;
-    if (m->info.file_bytes < memory) return WEFT_OK;
-    return weft_fail(err, WEFT_E_MODEL,
-                     "%zu MiB of weights do not fit %zu MiB of memory; use a smaller model or "
-                     "quantisation",
-                     m->info.file_bytes >> 20, memory >> 20);
+    size_t bytes = m->placement.memory_bytes + m->placement.mapped_bytes;
+    for (size_t i = 0; m->h.n_expert && i < weft_gguf_tensor_count(m->file); i++) {
+        const weft_tensor *t = weft_gguf_tensor_at(m->file, i);
+        if (t->dim[1] > 1 && t->dim[2] > 1)
+            bytes -= t->bytes / m->h.n_expert * (m->h.n_expert - m->h.n_expert_used);
+    }
+    return bytes;
+}
+
+static weft_status place_weights(weft_model *m, const weft_engine_options *o, weft_error *err)
+{
+    bool memory;
+    weft_status e = weft_placement_new(&m->placement, m->file, o, err);
+    if (e) return e;
+    m->memory_notice = weft_placement_notice(&m->placement, o, &memory);
+    if (memory) return weft_fail(err, WEFT_E_MEMORY, "weights: out of memory");
+    m->info.weight_bytes = m->placement.memory_bytes;
+    m->info.mapped_bytes = m->placement.mapped_bytes;
+    m->info.step_bytes = step_bytes(m);
+    return WEFT_OK;
 }
 
 static weft_status read_hparams(weft_model *m, const weft_engine_options *o, weft_error *err)
@@ -192,7 +204,7 @@ static void describe_shape(weft_model *m)
 static weft_status open_weights(weft_model *m, const weft_engine_options *o, weft_error *err)
 {
     weft_status e = read_hparams(m, o, err);
-    if (!e) e = check_memory(m, err);
+    if (!e) e = place_weights(m, o, err);
     if (!e) e = weft_cpu_backend_new(&m->backend, &m->ops, o->isa, o->threads, err);
     if (!e) e = weft_transformer_load(m, o, err);
     if (!e) e = new_scratch(m, o->chunk, err);
@@ -220,7 +232,10 @@ weft_status weft_model_open(weft_model **out, const char *path, const weft_engin
     if (!e) e = read_info(m, path, err);
     if (!e && !o->vocab_only) e = open_weights(m, o, err);
     /* a vocabulary may come without a model, or with one of an architecture not known here */
-    if (!e && o->vocab_only && !read_hparams(m, o, &own)) describe_shape(m);
+    if (!e && o->vocab_only && !read_hparams(m, o, &own)) {
+        e = place_weights(m, o, err);
+        describe_shape(m);
+    }
     if (e) {
         weft_fail_prefix(err, "model %s", path);
         goto done;
@@ -243,7 +258,9 @@ void weft_model_close(weft_model *model)
     free(model->scratch.row);
     free(model->scratch.pick);
     for (size_t i = 0; i < sizeof model->text / sizeof *model->text; i++) free(model->text[i]);
+    weft_placement_free(&model->placement);
     free(model->notice);
+    free(model->memory_notice);
     free(model);
 }
 
@@ -280,6 +297,11 @@ const weft_tokenizer *weft_model_tokenizer(const weft_model *model)
 const char *weft_model_vocabulary_notice(const weft_model *model)
 {
     return model->notice;
+}
+
+const char *weft_model_memory_notice(const weft_model *model)
+{
+    return model->memory_notice;
 }
 
 static void add_type(cJSON *types, const weft_gguf *file, weft_tensor_type type)

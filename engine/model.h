@@ -10,6 +10,7 @@
 #include "engine/arch/arch.h"
 #include "engine/gguf.h"
 #include "engine/ops.h"
+#include "engine/placement.h"
 #include "engine/tokenizer.h"
 
 enum { WEFT_LOGIT_ROWS = 16 }; /* most tokens of one weft_model_logits */
@@ -51,6 +52,7 @@ struct weft_model {
     weft_backend *backend;
 
     weft_hparams h;
+    weft_placement placement;
     weft_layer *layer;            /* [h.n_layer] */
     const weft_tensor *embedding; /* [n_vocab][n_embd], read from the mapping */
     weft_weight *output;          /* [n_vocab][n_embd] */
@@ -66,7 +68,7 @@ struct weft_model {
 
     weft_model_info info;
     char *text[4]; /* owned strings of info: path, name, architecture, chat template */
-    char *notice;
+    char *notice, *memory_notice;
 };
 
 /* For the dialects. */

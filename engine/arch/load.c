@@ -1,6 +1,6 @@
 /* From file to memory: every tensor of the transformer is found by name, its shape compared with
- * the hyper-parameters, and then repacked by the backend; the file's pages are let go at once, so
- * that memory never holds much more than one copy of the weights. Norms and biases are copied, the
+ * the hyper-parameters, and then repacked by the backend or left where it is (placement.h); the file's
+ * pages are let go at once, so that memory never holds much more than one copy of the weights. Norms and biases are copied, the
  * embedding is read from the mapping for as long as the model lives.
  *
  * A tensor that nobody asked for is an error: ignoring a bias would give wrong logits in silence.
@@ -21,6 +21,7 @@ typedef struct loader {
     size_t n_taken;
     float *next_vector; /* free space of model->vectors */
     size_t done_bytes, total_bytes;
+    size_t in_memory; /* weights so far */
     weft_error *err;
 } loader;
 
@@ -94,13 +95,14 @@ static weft_status vector(loader *l, const char *name, uint32_t n, bool optional
     return finished(l, t);
 }
 
-/* Repacked into *out, its file pages let go. */
+/* Repacked, or left in the file, as placed. */
 static weft_status weigh(loader *l, const weft_tensor *t, weft_weight **out)
 {
     weft_model *m = l->model;
-    weft_status status = m->ops->weight_new(m->backend, t, out, l->err);
+    bool repack = weft_placement_in_memory(&m->placement, m->file, t);
+    weft_status status = (repack ? m->ops->weight_new : m->ops->weight_map)(m->backend, t, out, l->err);
     if (status) return status;
-    m->info.weight_bytes += m->ops->weight_bytes(*out);
+    l->in_memory += m->ops->weight_bytes(*out);
     return finished(l, t);
 }
 
@@ -276,6 +278,7 @@ weft_status weft_transformer_load(weft_model *model, const weft_engine_options *
         if (!e) e = load_feed_forward(&l, i, &model->layer[i]);
     }
     if (!e) e = refuse_untaken(&l);
+    model->info.weight_bytes = l.in_memory;
     free(l.taken);
     return e;
 }

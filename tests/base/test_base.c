@@ -144,6 +144,58 @@ static void file_write_replaces_whole_and_remove_tree_stays_inside(void **state)
     free(link);
 }
 
+static void put(const char *root, const char *name, const char *text)
+{
+    weft_error err;
+    char *path = weft_path_join(root, name), *end = strrchr(path, '/');
+    *end = '\0';
+    assert_int_equal(weft_mkdirs(path, &err), WEFT_OK);
+    *end = '/';
+    assert_int_equal(weft_file_write(path, text, strlen(text), 0600, &err), WEFT_OK);
+    free(path);
+}
+
+/* The least of what the kernel calls available and what each cgroup level leaves beside its page cache. */
+static void memory_available_obeys_meminfo_and_cgroups(void **state)
+{
+    char root[] = "/tmp/weft-base-XXXXXX";
+    assert_non_null(mkdtemp(root));
+    assert_int_equal(weft_memory_available_under(root), 0); /* nothing is known */
+    put(root, "proc/meminfo", "MemTotal:  4000 kB\nMemAvailable:   3000 kB\n");
+    assert_int_equal(weft_memory_available_under(root), 3000 << 10);
+    put(root, "proc/self/cgroup", "4:memory:/a/b\n0::/c/d\n");
+    put(root, "sys/fs/cgroup/c/d/memory.max", "max\n");
+    put(root, "sys/fs/cgroup/c/memory.max", "1000000\n");
+    put(root, "sys/fs/cgroup/c/memory.current", "700000\n");
+    put(root, "sys/fs/cgroup/c/memory.stat", "anon 5\ninactive_file 100000\nactive_file 50000\n");
+    assert_int_equal(weft_memory_available_under(root), 450000);
+    put(root, "sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "600000\n");
+    put(root, "sys/fs/cgroup/memory/a/b/memory.usage_in_bytes", "500000\n");
+    assert_int_equal(weft_memory_available_under(root), 100000);
+    put(root, "sys/fs/cgroup/memory.max", "40000\n"); /* a container's root is its own group */
+    put(root, "sys/fs/cgroup/memory.current", "50000\n");
+    assert_int_equal(weft_memory_available_under(root), 0);
+    weft_remove_tree(root, NULL);
+    assert_true(weft_memory_available() > 0);
+}
+
+static void memory_sizes_are_read_with_units(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t bytes;
+    } good[] = {{"0", 0}, {"123", 123}, {"2k", 2048}, {"1.5G", (size_t)3 << 29}, {"16T", (size_t)16 << 40}};
+    static const char *const bad[] = {"", "G", "-1", "1GB", "inf", "nan", "9999999T", "1 G"};
+    weft_error err;
+    size_t bytes;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        assert_int_equal(weft_memory_parse(good[i].text, &bytes, &err), WEFT_OK);
+        assert_int_equal(bytes, good[i].bytes);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(weft_memory_parse(bad[i], &bytes, &err), WEFT_E_USAGE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -153,6 +205,8 @@ int main(void)
         cmocka_unit_test(json_canonical_sorts_and_refuses_floats),
         cmocka_unit_test(utf8_scrub_replaces_each_bad_byte),
         cmocka_unit_test(error_text_never_carries_control_characters),
+        cmocka_unit_test(memory_available_obeys_meminfo_and_cgroups),
+        cmocka_unit_test(memory_sizes_are_read_with_units),
         cmocka_unit_test(file_write_replaces_whole_and_remove_tree_stays_inside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,143 @@
+/* Weights in memory and weights that stay in the file: the same logits, the memory that was asked for, and a
+ * line that says so. */
+#include "tests/engine/random_model.h"
+
+#include "engine/model.h"
+
+static const spec dense = {.arch = "qwen3",
+                           .head_dim = 64,
+                           .rope_dim = 64,
+                           .theta = 1e6f,
+                           .head_norms = true,
+                           .tied = true,
+                           .embd = 256,
+                           .ff = 512};
+
+static void fill(int32_t ids[TOKENS]) {
+    for (int i = 0; i < TOKENS; i++) ids[i] = (i * 53 + 11) % VOCAB;
+}
+
+static void compare(const char *path, const weft_engine_options *o, const digests *want,
+                    const char *what) {
+    int32_t ids[TOKENS];
+    fill(ids);
+    weft_model *model = model_open(path, o);
+    digests d = digests_of(model, ids, TOKENS);
+    digests_compare(want, &d, 0, TOKENS, what);
+    free(d.at);
+    weft_model_close(model);
+}
+
+/* Every format: nothing, half and all of the weights in memory. */
+static void test_same_digests(void **state) {
+    char *dir = make_temp_dir(), *path = weft_path_join(dir, "random.gguf");
+    int32_t ids[TOKENS];
+    fill(ids);
+    for (int k = 0; k < 2 * N_TYPES; k++) {
+        spec s = dense;
+        s.type = all_types[k / 2];
+        if (k % 2) s.arch = "qwen3moe", s.ff = 256, s.experts = 6, s.used = 2;
+        writer_free(new_model(&s, path));
+        weft_engine_options o = {.threads = 2};
+        weft_model *model = model_open(path, &o);
+        const weft_model_info *info = weft_model_get_info(model);
+        const size_t all = info->weight_bytes;
+        assert_int_equal(info->mapped_bytes, 0);
+        assert_null(weft_model_memory_notice(model));
+        digests want = digests_of(model, ids, TOKENS);
+        weft_model_close(model);
+        o = (weft_engine_options){.threads = 2, .limit_memory = true, .memory = 0};
+        compare(path, &o, &want, "all in the file");
+        o.memory = all / 2;
+        o.chunk = 7;
+        compare(path, &o, &want, "half in the file");
+        free(want.at);
+    }
+    free(path);
+    remove_temp_dir(dir);
+}
+
+/* The budget is kept, what every token reads goes first, and `vocab_only` says the same. */
+static void test_budget(void **state) {
+    char *dir = make_temp_dir(), *path = weft_path_join(dir, "random.gguf");
+    spec s = dense;
+    s.arch = "qwen3moe";
+    s.ff = 256;
+    s.experts = 6;
+    s.used = 2;
+    s.type = WEFT_Q8_0;
+    writer_free(new_model(&s, path));
+    const size_t stack = (size_t)256 * 256 * 6 / 32 * 34;
+    weft_model *model = model_open(path, NULL);
+    const weft_model_info *info = weft_model_get_info(model);
+    const size_t hot = info->step_bytes - LAYERS * 3 * (stack / 6 * 2);
+    weft_model_close(model);
+    weft_engine_options o = {.limit_memory = true, .memory = hot + 2 * stack + stack / 2, .threads = 1};
+    model = model_open(path, &o);
+    info = weft_model_get_info(model);
+    for (uint32_t i = 0; i < LAYERS; i++) {
+        const weft_layer *w = &model->layer[i];
+        assert_true(model->ops->weight_bytes(w->q) > 0 && model->ops->weight_bytes(w->o) > 0);
+        assert_true(model->ops->weight_bytes(w->router) > 0);
+        assert_int_equal(model->ops->weight_bytes(w->down), 0);
+    }
+    assert_true(model->ops->weight_bytes(model->output) > 0);
+    assert_true(model->ops->weight_bytes(model->layer[0].gate) == stack);
+    assert_true(model->ops->weight_bytes(model->layer[0].up) == stack);
+    assert_int_equal(info->mapped_bytes, (LAYERS * 3 - 2) * stack);
+    const char *notice = weft_model_memory_notice(model);
+    assert_non_null(strstr(notice, "MiB of weights stay in the file"));
+    assert_non_null(strstr(notice, "--memory"));
+    weft_model_close(model);
+    o.vocab_only = true;
+    model = model_open(path, &o);
+    info = weft_model_get_info(model);
+    assert_int_equal(info->mapped_bytes, (LAYERS * 3 - 2) * stack);
+    assert_int_equal(info->weight_bytes, hot + 2 * stack);
+    weft_model_close(model);
+    free(path);
+    remove_temp_dir(dir);
+}
+
+/* Bytes of "RssAnon:" now. */
+static size_t own_memory(void) {
+    char line[256];
+    size_t kib = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f)) sscanf(line, "RssAnon: %zu", &kib);
+    fclose(f);
+    return kib << 10;
+}
+
+/* 40 MB of weights left in the file take a few tiles' room. */
+static void test_memory_is_bounded(void **state) {
+    char *dir = make_temp_dir(), *path = weft_path_join(dir, "random.gguf");
+    spec s = dense;
+    s.embd = 1024;
+    s.ff = 4096;
+    s.type = WEFT_Q8_0;
+    writer_free(new_model(&s, path));
+    const weft_engine_options o = {.limit_memory = true, .threads = 2};
+    const size_t before = own_memory();
+    weft_model *model = model_open(path, &o);
+    assert_true(weft_model_get_info(model)->mapped_bytes > 36 << 20);
+    int32_t ids[TOKENS];
+    fill(ids);
+    digests d = digests_of(model, ids, TOKENS);
+    const size_t now = own_memory();
+    print_message("%zu KiB of memory of our own\n", (now - before) >> 10);
+    assert_true(now < before + (12 << 20));
+    free(d.at);
+    weft_model_close(model);
+    free(path);
+    remove_temp_dir(dir);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_digests),
+        cmocka_unit_test(test_budget),
+        cmocka_unit_test(test_memory_is_bounded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
