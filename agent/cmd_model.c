@@ -82,21 +82,45 @@ weft_status cmd_model_rm(const weft_options *o, int *exit_code, weft_error *err)
     return models_remove(o->argument[0], err);
 }
 
+/* What a run takes: fixed + tokens / 1,000 * per_thousand. */
+typedef struct needs {
+    size_t fixed; /* the weights in memory, scratch, and the program with its vocabulary */
+    size_t per_thousand;
+} needs;
+
+static needs needs_of(const weft_model *model, size_t program)
+{
+    const size_t one = weft_model_memory(model, 64000), two = weft_model_memory(model, 128000);
+    return (needs){weft_model_get_info(model)->weight_bytes + weft_model_memory(model, 0) + program,
+                   (two - one) / 64};
+}
+
 static void describe(const weft_model_info *info, const char *sha256, const char *dialect,
-                     size_t per_thousand)
+                     const needs *n)
 {
     printf(
         "name          %s\npath          %s\nSHA-256       %s\narchitecture  %s\nquantisation  %s\n"
         "parameters    %.0f M\nvocabulary    %lld\nlayers        %lld\nwidth         %lld\nheads   "
         "      %lld (%lld KV)\n"
         "context       %lld\ntokenizer     %s %s\ndialect       %s\nfile          %.0f MB\n"
-        "memory        %.1f MB per 1,000 tokens (KV %s)\n",
+        "memory        %.0f MB of weights, %.0f MB of them left in the file\n"
+        "              %.0f MB for a run of 1,000 tokens, %.1f MB for each further 1,000 (KV %s)\n",
         info->name, info->path, sha256, info->architecture, info->quantisation,
         (double)info->n_params / 1e6, (long long)info->n_vocab, (long long)info->n_layer,
         (long long)info->n_embd, (long long)info->n_head, (long long)info->n_head_kv,
         (long long)info->context_length, info->tokenizer, info->pre, dialect,
-        (double)info->file_bytes / 1e6, (double)per_thousand / 1e6,
-        weft_kv_type_name(info->kv_type));
+        (double)info->file_bytes / 1e6, (double)(info->weight_bytes + info->mapped_bytes) / 1e6,
+        (double)info->mapped_bytes / 1e6, (double)(n->fixed + n->per_thousand) / 1e6,
+        (double)n->per_thousand / 1e6, weft_kv_type_name(info->kv_type));
+}
+
+static void add_needs(cJSON *out, const weft_model_info *info, const needs *n)
+{
+    cJSON *memory = cJSON_AddObjectToObject(out, "memory");
+    weft_json_add_int(memory, "weight_bytes", (int64_t)info->weight_bytes);
+    weft_json_add_int(memory, "mapped_bytes", (int64_t)info->mapped_bytes);
+    weft_json_add_int(memory, "fixed_bytes", (int64_t)n->fixed);
+    weft_json_add_int(memory, "bytes_per_1000_tokens", (int64_t)n->per_thousand);
 }
 
 weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *err)
@@ -109,12 +133,12 @@ weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *er
     weft_status status = engine_open(o, true, &model, err);
     if (status) return status;
     const weft_model_info *info = weft_model_get_info(model);
+    const needs n = needs_of(model, weft_memory_resident());
     status = models_digest(info->path, digest, err);
     if (!status) {
         weft_hex(digest, sizeof digest, hex);
         bool speaks = weft_dialect_open(&dialect, model, NULL, &none) == WEFT_OK;
         const char *name = speaks ? weft_dialect_name(dialect) : "none: text only";
-        size_t per_thousand = weft_model_memory(model, 2000) - weft_model_memory(model, 1000);
         if (weft_option_flag(o, OPT_JSON)) {
             cJSON *out = cJSON_CreateObject();
             cJSON_AddStringToObject(out, "name", info->name);
@@ -134,11 +158,12 @@ weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *er
             cJSON_AddStringToObject(out, "dialect", name);
             weft_json_add_int(out, "file_bytes", (int64_t)info->file_bytes);
             cJSON_AddStringToObject(out, "kv_type", weft_kv_type_name(info->kv_type));
-            weft_json_add_int(out, "bytes_per_1000_tokens", (int64_t)per_thousand);
+            weft_json_add_int(out, "bytes_per_1000_tokens", (int64_t)n.per_thousand);
+            add_needs(out, info, &n);
             cJSON_AddItemToObject(out, "tensor_types", weft_model_tensor_types(model));
             status = print_json(out, err);
         } else {
-            describe(info, hex, name, per_thousand);
+            describe(info, hex, name, &n);
         }
     }
     weft_dialect_close(dialect);

@@ -101,6 +101,12 @@ size_t weft_memory_available(void)
     return weft_memory_available_under("");
 }
 
+size_t weft_memory_resident(void)
+{
+    uint64_t kib = 0;
+    return number_in("/proc/self/status", "VmRSS", &kib) ? (size_t)kib << 10 : 0;
+}
+
 weft_status weft_memory_parse(const char *text, size_t *out, weft_error *err)
 {
     static const char units[] = "KMGT";

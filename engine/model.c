@@ -140,31 +140,52 @@ static weft_status read_hparams(weft_model *m, const weft_engine_options *o, wef
 
 /* ---- scratch ---- */
 
+enum { SCRATCH_PARTS = 9, SCRATCH_STEP = SCRATCH_ALIGN / sizeof(float) };
+
 typedef struct scratch_part {
     float **at;
     size_t width;
 } scratch_part;
 
-static weft_status new_scratch(weft_model *m, int wanted_chunk, weft_error *err)
+static void scratch_parts(weft_model *m, scratch_part part[SCRATCH_PARTS])
 {
     const weft_hparams *h = &m->h;
     weft_scratch *s = &m->scratch;
     size_t n_q = (size_t)h->n_head * h->head_dim, n_kv = (size_t)h->n_head_kv * h->head_dim;
-    const scratch_part part[] = {
-        {&s->x, h->n_embd},  {&s->normed, h->n_embd}, {&s->branch, h->n_embd}, {&s->q, n_q},
-        {&s->attended, n_q}, {&s->k, n_kv},           {&s->v, n_kv},
-        {&s->ff, h->n_expert ? 0 : h->n_ff}, {&s->scores, h->n_expert}};
-    const size_t n_parts = sizeof part / sizeof *part, step = SCRATCH_ALIGN / sizeof(float);
-    size_t width = 0;
-    for (size_t i = 0; i < n_parts; i++) width += part[i].width;
+    const scratch_part parts[SCRATCH_PARTS] = {{&s->x, h->n_embd},
+                                               {&s->normed, h->n_embd},
+                                               {&s->branch, h->n_embd},
+                                               {&s->q, n_q},
+                                               {&s->attended, n_q},
+                                               {&s->k, n_kv},
+                                               {&s->v, n_kv},
+                                               {&s->ff, h->n_expert ? 0 : h->n_ff},
+                                               {&s->scores, h->n_expert}};
+    memcpy(part, parts, sizeof parts);
+}
+
+/* Chooses the chunk and says what it takes. */
+static void size_scratch(weft_model *m, int wanted_chunk)
+{
+    scratch_part part[SCRATCH_PARTS];
+    size_t width = 0, last = 2 * WEFT_LOGIT_ROWS * (size_t)m->h.n_embd;
+    scratch_parts(m, part);
+    for (size_t i = 0; i < SCRATCH_PARTS; i++) width += part[i].width;
     size_t fits = SCRATCH_MAX_BYTES / (width * sizeof(float));
     if (fits < CHUNK_MIN) fits = CHUNK_MIN;
     size_t chunk = fits < CHUNK_DEFAULT ? fits : CHUNK_DEFAULT;
     if (wanted_chunk > 0) chunk = (size_t)(wanted_chunk < CHUNK_MAX ? wanted_chunk : CHUNK_MAX);
+    m->chunk = (int)chunk;
+    m->scratch.bytes = (width * chunk + SCRATCH_PARTS * SCRATCH_STEP + last) * sizeof(float);
+    m->scratch.bytes = (m->scratch.bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
+}
 
-    size_t last = 2 * WEFT_LOGIT_ROWS * (size_t)h->n_embd;
-    s->bytes = (width * chunk + n_parts * step + last) * sizeof(float);
-    s->bytes = (s->bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
+static weft_status new_scratch(weft_model *m, weft_error *err)
+{
+    const weft_hparams *h = &m->h;
+    weft_scratch *s = &m->scratch;
+    scratch_part part[SCRATCH_PARTS];
+    const size_t chunk = (size_t)m->chunk;
     s->memory = aligned_alloc(SCRATCH_ALIGN, s->bytes);
     s->row = calloc(chunk, sizeof *s->row);
     s->pick = calloc(chunk * (h->n_expert ? h->n_expert_used : 1), sizeof *s->pick);
@@ -172,13 +193,13 @@ static weft_status new_scratch(weft_model *m, int wanted_chunk, weft_error *err)
         return weft_fail(err, WEFT_E_MEMORY, "scratch of %zu MiB: out of memory", s->bytes >> 20);
     float *next = s->memory;
     size_t columns = 0;
-    for (size_t i = 0; i < n_parts; i++) {
+    scratch_parts(m, part);
+    for (size_t i = 0; i < SCRATCH_PARTS; i++) {
         *part[i].at = next;
-        next += (part[i].width * chunk + step - 1) / step * step;
+        next += (part[i].width * chunk + SCRATCH_STEP - 1) / SCRATCH_STEP * SCRATCH_STEP;
         if (part[i].width > columns) columns = part[i].width;
     }
     s->last = next;
-    m->chunk = (int)chunk;
     size_t most = chunk > 2 * WEFT_LOGIT_ROWS ? chunk : 2 * WEFT_LOGIT_ROWS;
     weft_status e = m->ops->reserve(m->backend, most, columns, err);
     if (e || !h->n_expert) return e;
@@ -207,7 +228,8 @@ static weft_status open_weights(weft_model *m, const weft_engine_options *o, wef
     if (!e) e = place_weights(m, o, err);
     if (!e) e = weft_cpu_backend_new(&m->backend, &m->ops, o->isa, o->threads, err);
     if (!e) e = weft_transformer_load(m, o, err);
-    if (!e) e = new_scratch(m, o->chunk, err);
+    if (!e) size_scratch(m, o->chunk);
+    if (!e) e = new_scratch(m, err);
     if (e) return e;
     m->info.backend = m->ops->name;
     m->info.threads = weft_cpu_backend_threads(m->backend);
@@ -234,6 +256,7 @@ weft_status weft_model_open(weft_model **out, const char *path, const weft_engin
     /* a vocabulary may come without a model, or with one of an architecture not known here */
     if (!e && o->vocab_only && !read_hparams(m, o, &own)) {
         e = place_weights(m, o, err);
+        size_scratch(m, o->chunk);
         describe_shape(m);
     }
     if (e) {

@@ -55,6 +55,7 @@ struct weft_model {
     weft_placement placement;
     weft_layer *layer;            /* [h.n_layer] */
     const weft_tensor *embedding; /* [n_vocab][n_embd], read from the mapping */
+    size_t embedded;              /* tokens since its pages were let go */
     weft_weight *output;          /* [n_vocab][n_embd] */
     bool output_is_quantised;
     const float *output_norm; /* [n_embd] */

@@ -113,13 +113,24 @@ static void feed_forward(weft_model *m, const weft_layer *w, size_t n)
     o->add(m->backend, s->x, s->branch, n * h->n_embd);
 }
 
+/* Every row looked up maps the 64 KiB of the file around it, which would count as ours until, after some
+ * thousand tokens, the whole table is: let them go, they stay in the page cache. */
+static void embed(weft_model *m, const int32_t *ids, size_t n)
+{
+    enum { OFTEN = 64 };
+    m->ops->embed(m->backend, m->embedding, ids, n, m->h.embedding_scale, m->scratch.x);
+    m->embedded += n;
+    if (m->embedded < OFTEN) return;
+    weft_gguf_release(m->file, m->embedding);
+    m->embedded = 0;
+}
+
 void weft_model_forward(weft_model *model, const int32_t *ids, const weft_row *row, size_t n,
                         const size_t *want, size_t n_want)
 {
     const weft_hparams *h = &model->h;
     assert(n > 0 && n <= (size_t)model->chunk && n_want <= n);
-    model->ops->embed(model->backend, model->embedding, ids, n, h->embedding_scale,
-                      model->scratch.x);
+    embed(model, ids, n);
     for (uint32_t layer = 0; layer < h->n_layer; layer++) {
         project(model, layer, row, n);
         if (layer + 1 == h->n_layer) {
