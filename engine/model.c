@@ -82,6 +82,8 @@ static weft_status read_info(weft_model *m, const char *path, weft_error *err)
         info->n_params += (int64_t)(t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3]);
     }
     weft_gguf_fingerprint(m->file, info->fingerprint);
+    for (size_t i = 0; i < weft_gguf_tensor_count(m->file); i++) /* pages around its samples */
+        weft_gguf_release(m->file, weft_gguf_tensor_at(m->file, i));
     size_t missing = weft_tokenizer_missing_bytes(m->tokenizer);
     if (missing > 0 &&
         asprintf(

@@ -113,16 +113,21 @@ static void feed_forward(weft_model *m, const weft_layer *w, size_t n)
     o->add(m->backend, s->x, s->branch, n * h->n_embd);
 }
 
-/* Every row looked up maps the 64 KiB of the file around it, which would count as ours until, after some
- * thousand tokens, the whole table is: let them go, they stay in the page cache. */
+/* A row that is looked up maps the file around it, up to a MiB, and would keep it among our pages until
+ * the whole table is there. So they are let go after a few; they stay in the page cache. */
 static void embed(weft_model *m, const int32_t *ids, size_t n)
 {
-    enum { OFTEN = 64 };
-    m->ops->embed(m->backend, m->embedding, ids, n, m->h.embedding_scale, m->scratch.x);
-    m->embedded += n;
-    if (m->embedded < OFTEN) return;
-    weft_gguf_release(m->file, m->embedding);
-    m->embedded = 0;
+    enum { FEW = 8 };
+    for (size_t from = 0; from < n;) {
+        size_t part = n - from < FEW ? n - from : FEW;
+        m->ops->embed(m->backend, m->embedding, ids + from, part, m->h.embedding_scale,
+                      m->scratch.x + from * m->h.n_embd);
+        from += part;
+        m->embedded += part;
+        if (m->embedded < FEW) continue;
+        weft_gguf_release(m->file, m->embedding);
+        m->embedded = 0;
+    }
 }
 
 void weft_model_forward(weft_model *model, const int32_t *ids, const weft_row *row, size_t n,
