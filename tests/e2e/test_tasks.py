@@ -54,7 +54,7 @@ def peak_memory_is_what_model_info_says():
                                      stderr=subprocess.DEVNULL, cwd=home.path)
             _, status, usage = os.wait4(child.pid, 0)
             equal(os.waitstatus_to_exitcode(status), 6, "exit")
-            tokens = json.loads(home.weft("trace", "stats", "--last", "--json").stdout)["timeline"]
+            tokens = json.loads(home.weft("trace", "stats", "--last", "--json").stdout)["length"]
             said = needs["fixed_bytes"] + tokens * needs["bytes_per_1000_tokens"] / 1000
             peak = usage.ru_maxrss * 1024
             print(f"{model}: {tokens} tokens, peak {peak / 1e6:.0f} MB, said {said / 1e6:.0f} MB")
