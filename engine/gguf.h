@@ -21,10 +21,27 @@ typedef struct weft_gguf weft_gguf;
     X(Q5_0, 6, 32, 22)                                                                             \
     X(Q5_1, 7, 32, 24)                                                                             \
     X(Q8_0, 8, 32, 34)                                                                             \
+    X(Q2_K, 10, 256, 84)                                                                           \
+    X(Q3_K, 11, 256, 110)                                                                          \
     X(Q4_K, 12, 256, 144)                                                                          \
     X(Q5_K, 13, 256, 176)                                                                          \
     X(Q6_K, 14, 256, 210)                                                                          \
-    X(BF16, 30, 1, 2)
+    X(IQ2_XXS, 16, 256, 66)                                                                        \
+    X(IQ2_XS, 17, 256, 74)                                                                         \
+    X(IQ3_XXS, 18, 256, 98)                                                                        \
+    X(IQ1_S, 19, 256, 50)                                                                          \
+    X(IQ4_NL, 20, 32, 18)                                                                          \
+    X(IQ3_S, 21, 256, 110)                                                                         \
+    X(IQ2_S, 22, 256, 82)                                                                          \
+    X(IQ4_XS, 23, 256, 136)                                                                        \
+    X(IQ1_M, 29, 256, 56)                                                                          \
+    X(BF16, 30, 1, 2)                                                                              \
+    X(TQ1_0, 34, 256, 54)                                                                          \
+    X(TQ2_0, 35, 256, 66)                                                                          \
+    X(MXFP4, 39, 32, 17)                                                                           \
+    X(NVFP4, 40, 64, 36)                                                                           \
+    X(Q1_0, 41, 128, 18)                                                                           \
+    X(Q2_0, 42, 64, 18)
 
 typedef enum weft_tensor_type {
 #define X(name, number, weights, bytes) WEFT_##name = number,

@@ -263,12 +263,8 @@ weft_text gguf_value_text(const gguf_value *v, uint64_t i)
 /* Types of other programs, so that the refusal can name them. */
 static const char *foreign_type_name(uint32_t type)
 {
-    static const char *const name[] = {
-        [9] = "Q8_1",    [10] = "Q2_K",    [11] = "Q3_K",  [15] = "Q8_K",   [16] = "IQ2_XXS",
-        [17] = "IQ2_XS", [18] = "IQ3_XXS", [19] = "IQ1_S", [20] = "IQ4_NL", [21] = "IQ3_S",
-        [22] = "IQ2_S",  [23] = "IQ4_XS",  [24] = "I8",    [25] = "I16",    [26] = "I32",
-        [27] = "I64",    [28] = "F64",     [29] = "IQ1_M", [34] = "TQ1_0",  [35] = "TQ2_0",
-        [39] = "MXFP4"};
+    static const char *const name[] = {[9] = "Q8_1", [15] = "Q8_K", [24] = "I8", [25] = "I16",
+                                       [26] = "I32", [27] = "I64",  [28] = "F64"};
     return type < sizeof name / sizeof *name && name[type] ? name[type] : "unknown";
 }
 
@@ -316,7 +312,7 @@ static weft_status take_tensor(gguf_cursor *c, weft_tensor *t, char **names, uin
     if (!weft_tensor_block(t->type, &weights, &block))
         return weft_fail(c->err, WEFT_E_MODEL,
                          "open %s: tensor %s has type %u (%s), which weft cannot compute; take a "
-                         "file with Q4_K, Q5_K, Q6_K, Q4_0 to Q8_0, F16, BF16 or F32 weights",
+                         "file with weights of a quantised type, F16, BF16 or F32",
                          c->label, t->name, type, foreign_type_name(type));
     bool bad = t->dim[0] % weights != 0;
     for (uint32_t d = 0; d < 4; d++) bad |= !t->dim[d] || weft_size_mul(n, (size_t)t->dim[d], &n);

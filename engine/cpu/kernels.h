@@ -16,12 +16,26 @@
  *   Q4K   d f16[16]  m f16[16]  s u8[12][16]  8 x {                     q u8[4][16][4] }
  *   Q5K   d f16[16]  m f16[16]  s u8[12][16]  8 x { high u8[16][4]      q u8[4][16][4] }
  *   Q6K   d f16[16]             s i8[16][16]  8 x { high u8[2][16][4]   q u8[4][16][4] }  value + 32
+ *   Q2K   d f16[16]  m f16[16]  s u8[16][16]  8 x {                     q u8[2][16][4] }  s: scale, minimum
+ *   Q3K   d f16[16]             s u8[12][16]  8 x { high u8[16][4]      q u8[2][16][4] }  value + 4
+ *   N4    d f16[16]                                        q u8[4][16][4]  a table's index
+ *   N4K   d f16[16]             s u8[6][16]   8 x {                     q u8[4][16][4] }  a table's index
+ *   MX4   e u8[16]                                         q u8[4][16][4]  a table's index
+ *   NV4                         s u8[4][16]   2 x {                     q u8[4][16][4] }  a table's index
+ *   IQ1, IQ2   d f16[16]        s u8[8][16]   8 x { high u8[16][4]      q u8[2][16][4] }  a table's index
+ *   IQ3, IQ3S  d f16[16]        s u8[8][16]   8 x {                     q u8[4][16][4] }  a table's index
+ *   T2    d f16[16]                           8 x {                     q u8[2][16][4] }  value + 1
+ *   Q2    d f16[16]                           2 x {                     q u8[2][16][4] }  value + 1
+ *   Q1    d f16[16]                           4 x {                     q u8[16][4]    }  (value + 1) / 2
  *   F16, BF16, F32: [columns][16]
  *
  * A group is 4 consecutive columns, one 32-bit word of a row; a block has 8. 4-bit words: low nibbles
  * of q[k] are group k, high nibbles group k + 4. Fifth bits: bit g of byte b belongs to column 4 g + b.
- * Sixth bits: word v, bits 2 i and 2 i + 1 of byte b belong to column 4 (4 v + i) + b. s of Q4K and
- * Q5K: the file's 12 packed bytes, transposed. Every tile has exactly the bytes of its rows in the file.
+ * Sixth bits: word v, bits 2 i and 2 i + 1 of byte b belong to column 4 (4 v + i) + b; so do 2-bit words.
+ * The third and the only bits lie as the fifth ones. s of Q4K, Q5K, Q3K and N4K: the file's packed bytes,
+ * transposed; NV4: 0x7f, which is 0 in the file, is stored as 0; IQ1, IQ2: (s - 1) / 2 of columns 0 to 15
+ * of a block in the low nibble, of 16 to 31 in the high one; IQ3: s. Tables: codes.h. Every tile has
+ * exactly the bytes of its rows in the file, but for IQ1, IQ2, IQ3 and T2 of TQ1_0, which have more.
  *
  * Activations: panels of up to 8 tokens (`width`). A quantised panel is, for each block of 32 columns, 60 * width
  * bytes: i8 q[8 groups][width][4], f32 d[width], f32 s[width] = d * sum, i32 correction[5][width]
@@ -43,6 +57,19 @@ typedef enum cpu_format {
     CPU_Q4K,
     CPU_Q5K,
     CPU_Q6K,
+    CPU_Q2K,
+    CPU_Q3K,
+    CPU_N4,
+    CPU_N4K,
+    CPU_MX4,
+    CPU_NV4,
+    CPU_IQ1,
+    CPU_IQ2,
+    CPU_IQ3,
+    CPU_IQ3S,
+    CPU_T2,
+    CPU_Q2,
+    CPU_Q1,
     CPU_F16,
     CPU_BF16,
     CPU_F32,

@@ -149,6 +149,17 @@ static inline vb vb_shr(vb a, int n)
     return _mm256_srli_epi32(a, n);
 }
 
+typedef __m256i vt;
+static inline vt vt_load(const int8_t *values)
+{
+    __m128i a = _mm_loadu_si128((const __m128i *)(const void *)values);
+    return _mm256_broadcastsi128_si256(_mm_xor_si128(a, _mm_set1_epi8(-128)));
+}
+static inline vb vt_lookup(vt table, vb codes)
+{
+    return _mm256_shuffle_epi8(table, codes);
+}
+
 static inline vi widen(vs a)
 {
     return _mm256_madd_epi16(a, _mm256_set1_epi16(1));

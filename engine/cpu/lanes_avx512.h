@@ -141,6 +141,17 @@ static inline vb vb_shr(vb a, int n)
     return _mm512_srli_epi32(a, (unsigned)n);
 }
 
+typedef __m512i vt;
+static inline vt vt_load(const int8_t *values)
+{
+    __m128i a = _mm_loadu_si128((const __m128i *)(const void *)values);
+    return _mm512_broadcast_i32x4(_mm_xor_si128(a, _mm_set1_epi8(-128)));
+}
+static inline vb vt_lookup(vt table, vb codes)
+{
+    return _mm512_shuffle_epi8(table, codes);
+}
+
 static inline vs vs_begin(vi init)
 {
     return init;

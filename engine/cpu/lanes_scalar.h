@@ -154,6 +154,19 @@ static inline vb vb_shr(vb a, int n)
     return a >> n;
 }
 
+/* A table of 16 signed values, and for each byte of codes (0..15) its value + 128, as dot8 takes it. */
+typedef const int8_t *vt;
+static inline vt vt_load(const int8_t *values)
+{
+    return values;
+}
+static inline vb vt_lookup(vt table, vb codes)
+{
+    vb out = 0;
+    for (int i = 0; i < 32; i += 8) out |= (vb)(table[codes >> i & 255] + 128) << i;
+    return out;
+}
+
 static inline vs vs_begin(vi init)
 {
     return init;

@@ -1,43 +1,22 @@
 /* Repacking: GGUF rows -> tiles of 16 rows, the layouts of kernels.h.
  *
  * Every bit of the file is kept, only its place changes, so the repacked weights have the file's size
- * and value. Tiles are independent and packed in parallel. 4-byte words are moved whole wherever
- * the file's order allows; a packed word holds columns of one group, and Q4_K's nibbles, which pair
- * column i with column i + 32, are paired anew with i + 16.
+ * and value (the grid types have the value alone: pack_codes.c). Tiles are independent and packed in
+ * parallel. 4-byte words are moved whole wherever the file's order allows; a packed word holds columns
+ * of one group, and Q4_K's nibbles, which pair column i with column i + 32, are paired anew with i + 16.
  *
  * A weight may stay in its file instead. Its tiles are then packed by the same functions, one at a time,
  * into a room of the thread that multiplies with it: the same bits for the memory of two tiles.
  */
 #include "engine/cpu/cpu.h"
-#include "engine/cpu/dequant.h"
 #include "engine/cpu/half.h"
+#include "engine/cpu/pack.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 enum { NIBBLES = 0x0f0f0f0f, ROOM_ALIGN = 4096 };
-
-static void store32(uint8_t *p, uint32_t v)
-{
-    memcpy(p, &v, sizeof v);
-}
-
-/* Every 4th bit of v from bit b on, closed up. */
-static uint32_t every_fourth(uint32_t v, int b)
-{
-    v = v >> b & 0x11111111;
-    v = (v | v >> 3) & 0x03030303;
-    v = (v | v >> 6) & 0x000f000f;
-    return (v | v >> 12) & 0xff;
-}
-
-/* Bit 4 g + b becomes bit g of byte b. */
-static uint32_t fifth_plane(uint32_t v)
-{
-    return every_fourth(v, 0) | every_fourth(v, 1) << 8 | every_fourth(v, 2) << 16 |
-           every_fourth(v, 3) << 24;
-}
 
 /* Q4_0, Q4_1, Q5_0, Q5_1: nibbles pair column i with i + 16 already. */
 static void pack_small(const uint8_t *in, size_t blocks, int r, uint8_t *tile, bool minimum,
@@ -157,13 +136,36 @@ static const struct {
     weft_tensor_type type;
     cpu_format format;
     cpu_pack_fn pack;
+    size_t bytes; /* of a row's block in its tile; 0: as in the file */
 } packers[] = {
-    {WEFT_Q8_0, CPU_Q8, pack_q8_0},   {WEFT_Q4_0, CPU_Q4, pack_q4_0},
-    {WEFT_Q4_1, CPU_Q4M, pack_q4_1},  {WEFT_Q5_0, CPU_Q5, pack_q5_0},
-    {WEFT_Q5_1, CPU_Q5M, pack_q5_1},  {WEFT_Q4_K, CPU_Q4K, pack_q4_k},
-    {WEFT_Q5_K, CPU_Q5K, pack_q5_k},  {WEFT_Q6_K, CPU_Q6K, pack_q6_k},
-    {WEFT_F16, CPU_F16, pack_16_bit}, {WEFT_BF16, CPU_BF16, pack_16_bit},
-    {WEFT_F32, CPU_F32, pack_f32},
+    {WEFT_Q8_0, CPU_Q8, pack_q8_0, 0},
+    {WEFT_Q4_0, CPU_Q4, pack_q4_0, 0},
+    {WEFT_Q4_1, CPU_Q4M, pack_q4_1, 0},
+    {WEFT_Q5_0, CPU_Q5, pack_q5_0, 0},
+    {WEFT_Q5_1, CPU_Q5M, pack_q5_1, 0},
+    {WEFT_Q4_K, CPU_Q4K, pack_q4_k, 0},
+    {WEFT_Q5_K, CPU_Q5K, pack_q5_k, 0},
+    {WEFT_Q6_K, CPU_Q6K, pack_q6_k, 0},
+    {WEFT_Q2_K, CPU_Q2K, cpu_pack_q2_k, 0},
+    {WEFT_Q3_K, CPU_Q3K, cpu_pack_q3_k, 0},
+    {WEFT_IQ4_NL, CPU_N4, cpu_pack_iq4_nl, 0},
+    {WEFT_IQ4_XS, CPU_N4K, cpu_pack_iq4_xs, 0},
+    {WEFT_MXFP4, CPU_MX4, cpu_pack_mxfp4, 0},
+    {WEFT_NVFP4, CPU_NV4, cpu_pack_nvfp4, 0},
+    {WEFT_IQ1_S, CPU_IQ1, cpu_pack_iq1_s, CPU_BYTES_IQ12},
+    {WEFT_IQ1_M, CPU_IQ1, cpu_pack_iq1_m, CPU_BYTES_IQ12},
+    {WEFT_IQ2_XXS, CPU_IQ2, cpu_pack_iq2_xxs, CPU_BYTES_IQ12},
+    {WEFT_IQ2_XS, CPU_IQ2, cpu_pack_iq2_xs, CPU_BYTES_IQ12},
+    {WEFT_IQ2_S, CPU_IQ2, cpu_pack_iq2_s, CPU_BYTES_IQ12},
+    {WEFT_IQ3_XXS, CPU_IQ3, cpu_pack_iq3_xxs, CPU_BYTES_IQ3},
+    {WEFT_IQ3_S, CPU_IQ3S, cpu_pack_iq3_s, CPU_BYTES_IQ3},
+    {WEFT_TQ1_0, CPU_T2, cpu_pack_tq1_0, CPU_BYTES_T2},
+    {WEFT_TQ2_0, CPU_T2, cpu_pack_tq2_0, CPU_BYTES_T2},
+    {WEFT_Q2_0, CPU_Q2, cpu_pack_q2_0, 0},
+    {WEFT_Q1_0, CPU_Q1, cpu_pack_q1_0, 0},
+    {WEFT_F16, CPU_F16, pack_16_bit, 0},
+    {WEFT_BF16, CPU_BF16, pack_16_bit, 0},
+    {WEFT_F32, CPU_F32, pack_f32, 0},
 };
 
 void cpu_weight_pack_tile(const weft_weight *w, size_t matrix, size_t tile, uint8_t *out)
@@ -199,6 +201,7 @@ static weft_status describe(weft_backend *b, const weft_tensor *t, weft_weight *
                          "tensor %s: matrices with columns in multiples of %zu are needed, this is "
                          "%zu x %zu",
                          t->name, block, columns, rows);
+    const size_t in_tile = packers[k].bytes ? packers[k].bytes : bytes;
     *out = (weft_weight){.backend = b,
                          .source = t->data,
                          .pack = packers[k].pack,
@@ -209,7 +212,7 @@ static weft_status describe(weft_backend *b, const weft_tensor *t, weft_weight *
                          .tiles = cpu_divide_up(rows, CPU_ROWS),
                          .row_bytes = columns / block * bytes,
                          .count = columns / block};
-    if (weft_size_mul(out->row_bytes, CPU_ROWS, &out->tile_bytes) ||
+    if (weft_size_mul(out->count * in_tile, CPU_ROWS, &out->tile_bytes) ||
         weft_size_mul(out->tiles, matrices, &tiles) || tiles > UINT32_MAX ||
         weft_size_mul(out->tile_bytes, tiles, out_bytes) ||
         weft_size_mul(out->row_bytes * rows, matrices, &matrix_bytes) || t->bytes < matrix_bytes)

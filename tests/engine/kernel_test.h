@@ -16,12 +16,20 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { N_ISAS = 3, N_TYPES = 11 };
+enum { N_ISAS = 3 };
 
 static const char *const all_isas[N_ISAS] = {"scalar", "avx2", "avx512"};
-static const weft_tensor_type all_types[N_TYPES] = {WEFT_Q8_0, WEFT_Q4_0, WEFT_Q4_1, WEFT_Q5_0,
-                                                    WEFT_Q5_1, WEFT_Q4_K, WEFT_Q5_K, WEFT_Q6_K,
-                                                    WEFT_F16,  WEFT_BF16, WEFT_F32};
+static const weft_tensor_type all_types[] = {
+#define X(name, number, weights, bytes) WEFT_##name,
+    WEFT_TENSOR_TYPES(X)
+#undef X
+};
+enum { N_TYPES = sizeof all_types / sizeof *all_types };
+
+static inline bool is_float_type(weft_tensor_type type)
+{
+    return type == WEFT_F32 || type == WEFT_F16 || type == WEFT_BF16;
+}
 
 typedef struct rng {
     uint64_t s;
@@ -48,9 +56,45 @@ static inline void put_half(uint8_t *p, float f)
 /* Where the fp16 fields of a type's block stand: bytes from its start, -1: none. */
 static inline void half_fields(weft_tensor_type type, int *out_scale, int *out_minimum)
 {
-    *out_scale = type == WEFT_Q6_K ? 208 : type == WEFT_F16 ? 0 : 0;
-    *out_minimum =
-        type == WEFT_Q4_1 || type == WEFT_Q5_1 || type == WEFT_Q4_K || type == WEFT_Q5_K ? 2 : -1;
+    *out_minimum = -1;
+    switch (type) {
+    case WEFT_Q2_K:
+        *out_scale = 80;
+        *out_minimum = 82;
+        break;
+    case WEFT_Q3_K: *out_scale = 108; break;
+    case WEFT_Q6_K: *out_scale = 208; break;
+    case WEFT_TQ1_0: *out_scale = 52; break;
+    case WEFT_TQ2_0: *out_scale = 64; break;
+    case WEFT_MXFP4:
+    case WEFT_NVFP4:
+    case WEFT_IQ1_M: *out_scale = -1; break; /* other fields */
+    case WEFT_Q4_1:
+    case WEFT_Q5_1:
+    case WEFT_Q4_K:
+    case WEFT_Q5_K: *out_minimum = 2; /* fall through */
+    default: *out_scale = 0;
+    }
+}
+
+/* Gives a quantised block a scale d, for MXFP4 and NVFP4 the next lower power of two, and a minimum m. */
+static inline void put_scale(weft_tensor_type type, uint8_t *block, float d, float m)
+{
+    int scale, minimum, exponent;
+    half_fields(type, &scale, &minimum);
+    if (scale >= 0) put_half(block + scale, d);
+    if (minimum >= 0) put_half(block + minimum, m);
+    frexpf(d, &exponent);
+    if (type == WEFT_MXFP4) block[0] = (uint8_t)(127 + exponent);
+    if (type == WEFT_NVFP4) { /* fractions stay as they are */
+        int e = exponent < -6 ? 1 : exponent > 6 ? 13 : 7 + exponent;
+        for (int i = 0; i < 4; i++) block[i] = (uint8_t)(e << 3 | (block[i] & 7));
+    }
+    if (type == WEFT_IQ1_M) { /* the four upper nibbles of the last four 16-bit words */
+        uint16_t h = half_from_float(d);
+        for (int i = 0; i < 4; i++)
+            block[49 + 2 * i] = (uint8_t)((block[49 + 2 * i] & 15) | (h >> 4 * i & 15) << 4);
+    }
 }
 
 /* A matrix of random blocks; free with free((void *)t.data). exact: scales are powers of two. */
@@ -78,10 +122,7 @@ static inline weft_tensor random_tensor(weft_tensor_type type, size_t rows, size
         } else if (type == WEFT_F16) {
             put_half(b, exact ? (float)((int)(next32(r) % 15) - 7) : f);
         } else {
-            int scale, minimum;
-            half_fields(type, &scale, &minimum);
-            put_half(b + scale, exact ? f : f * 0.01f);
-            if (minimum >= 0) put_half(b + minimum, exact ? g : g * 0.1f);
+            put_scale(type, b, exact ? f : f * 0.01f, exact ? g : g * 0.1f);
             if (exact && type == WEFT_Q6_K)
                 for (int k = 0; k < 16; k++) b[192 + k] = (uint8_t)(int8_t)(b[192 + k] % 17 - 8);
         }

@@ -92,8 +92,7 @@ static void test_bounded(void **state)
             float *x = random_floats(columns[c], &r), y[ROWS], bias[ROWS];
             for (int i = 0; i < ROWS; i++) bias[i] = next_float(&r);
             multiply(&d, w, bias, x, 1, y);
-            if (all_types[k] != WEFT_F16 && all_types[k] != WEFT_BF16 && all_types[k] != WEFT_F32)
-                through_int8(x, columns[c]);
+            if (!is_float_type(all_types[k])) through_int8(x, columns[c]);
             for (size_t row = 0; row < ROWS; row++) {
                 double magnitude, want = dot(&t, row, x, &magnitude) + bias[row];
                 double bound = (magnitude + 1) * 0x1p-21;
@@ -163,20 +162,17 @@ static void test_equal(void **state)
 static void test_limits(void **state)
 {
     enum { ROWS = 16, COLUMNS = 256 };
-    for (int k = 0; k < 8; k++) {
+    for (int k = 0; k < N_TYPES; k++) {
         size_t weights, bytes;
+        if (is_float_type(all_types[k])) continue;
         assert_true(weft_tensor_block(all_types[k], &weights, &bytes));
         for (int fill = 0; fill < 3; fill++) {
             static const uint8_t pattern[3] = {0x80, 0xff, 0x7f};
             uint8_t *data = malloc(ROWS * COLUMNS / weights * bytes);
             assert_non_null(data);
             memset(data, pattern[fill], ROWS * COLUMNS / weights * bytes);
-            for (size_t i = 0; i < ROWS * COLUMNS / weights; i++) {
-                int scale, minimum;
-                half_fields(all_types[k], &scale, &minimum);
-                put_half(data + i * bytes + scale, 1);
-                if (minimum >= 0) put_half(data + i * bytes + minimum, 1);
-            }
+            for (size_t i = 0; i < ROWS * COLUMNS / weights; i++)
+                put_scale(all_types[k], data + i * bytes, 1, 1);
             weft_tensor t = {.name = "test",
                              .type = all_types[k],
                              .n_dims = 2,
@@ -201,6 +197,41 @@ static void test_limits(void **state)
             }
             free(data);
         }
+    }
+}
+
+/* Each of the 256 scales that one byte can hold, from subnormal to too large: a row a scale. */
+static void test_byte_scales(void **state)
+{
+    static const struct {
+        weft_tensor_type type;
+        size_t columns, bytes, scales; /* one block */
+    } types[] = {{WEFT_MXFP4, 32, 17, 1}, {WEFT_NVFP4, 64, 36, 4}};
+    enum { ROWS = 256 };
+    rng r = {7};
+    for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
+        weft_tensor t = random_tensor(types[k].type, ROWS, types[k].columns, true, &r);
+        float x[64], y[ROWS];
+        for (size_t row = 0; row < ROWS; row++)
+            memset((uint8_t *)(uintptr_t)t.data + row * types[k].bytes, (int)row, types[k].scales);
+        for (int i = 0; i < 64; i++)
+            x[i] = i % 32 == 7 ? 127.0f : (float)((int)(next32(&r) % 7) - 3);
+        for (int isa = 0; isa < N_ISAS; isa++) {
+            device d;
+            if (!open_device(&d, all_isas[isa], 1)) continue;
+            weft_weight *w = repack(&d, &t);
+            multiply(&d, w, NULL, x, 1, y);
+            for (size_t row = 0; row < ROWS; row++) {
+                double magnitude, want = dot(&t, row, x, &magnitude);
+                if (!isfinite(magnitude)) continue; /* a weight of its own is too large */
+                if (y[row] != (float)want)
+                    fail_msg("%s %s scale %zu: %.9g, not %.9g", all_isas[isa],
+                             weft_tensor_type_name(t.type), row, (double)y[row], want);
+            }
+            d.ops->weight_free(w);
+            weft_cpu_backend_free(d.b);
+        }
+        free_tensor(&t);
     }
 }
 
@@ -395,11 +426,11 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exact),      cmocka_unit_test(test_bounded),
-        cmocka_unit_test(test_equal),      cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_together),   cmocka_unit_test(test_gated),
-        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_mapped),
+        cmocka_unit_test(test_exact),       cmocka_unit_test(test_bounded),
+        cmocka_unit_test(test_equal),       cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_byte_scales), cmocka_unit_test(test_together),
+        cmocka_unit_test(test_gated),       cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_mapped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
