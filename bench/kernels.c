@@ -1,6 +1,6 @@
 /* Micro-benchmark of the CPU backend against what the machine can do, measured in the same run.
  *
- *   bench/kernels [isa] [threads]
+ *   bench/kernels [isa] [threads] [type ...]
  *
  * One token: GB/s of weights, beside a plain read of the same memory by the same threads (each
  * adds up 64-byte words), taken in turns so that a noisy neighbour hits both. Many tokens: GOP/s (a multiply
@@ -110,12 +110,15 @@ static weft_weight *matrix(weft_backend *b, weft_tensor_type type, size_t rows, 
                      .n_dims = 2,
                      .dim = {columns, rows, 1, 1},
                      .bytes = rows * (columns / weights) * bytes};
-    t.data = random_blocks(t.bytes);
+    uint8_t *data = random_blocks(t.bytes);
+    t.data = data;
+    if (type == WEFT_MXFP4) /* exponents of models, not subnormal numbers */
+        for (size_t i = 0; i < t.bytes; i += bytes) data[i] = (uint8_t)(110 + i % 16);
     if (b->ops.weight_new(b, &t, &w, &err)) {
         fprintf(stderr, "%s\n", err.message);
         exit(1);
     }
-    free((void *)(uintptr_t)t.data);
+    free(data);
     return w;
 }
 
@@ -142,7 +145,7 @@ static void one_token(weft_backend *b, weft_tensor_type type, size_t rows, size_
         best = s < best ? s : best;
         plain = p < plain ? p : plain;
     }
-    printf("%-5s %6zu x %-5zu  1 token    %6.1f GB/s, plain read %6.1f  %3.0f %%\n",
+    printf("%-7s %6zu x %-5zu  1 token    %6.1f GB/s, plain read %6.1f  %3.0f %%\n",
            weft_tensor_type_name(type), rows, columns, (double)bytes / best * 1e-9,
            (double)bytes / plain * 1e-9, 100 * plain / best);
     for (size_t i = 0; i < n; i++) b->ops.weight_free(w[i]);
@@ -165,7 +168,7 @@ static void many_tokens(weft_backend *b, weft_tensor_type type, size_t rows, siz
         peak = p > peak ? p : peak;
     }
     double gops = 2.0 * (double)rows * (double)columns * (double)n / best * 1e-9;
-    printf("%-5s %6zu x %-5zu  %3zu tokens %6.0f GOP/s, VNNI peak %6.0f  %3.0f %%\n",
+    printf("%-7s %6zu x %-5zu  %3zu tokens %6.0f GOP/s, VNNI peak %6.0f  %3.0f %%\n",
            weft_tensor_type_name(type), rows, columns, n, gops, peak,
            peak > 0 ? 100 * gops / peak : 0);
     b->ops.weight_free(w);
@@ -223,27 +226,10 @@ static void attention(weft_backend *b, weft_kv_type type, uint32_t n_head, uint3
     free(out);
 }
 
-int main(int argc, char **argv)
+/* Long rows, few tokens, attention. */
+static void other_shapes(weft_backend *b)
 {
-    weft_backend *b;
-    const weft_ops *ops;
-    weft_error err;
-    if (weft_cpu_backend_new(&b, &ops, argc > 1 ? argv[1] : NULL, argc > 2 ? atoi(argv[2]) : 0,
-                             &err) ||
-        ops->reserve(b, 512, 8960, &err)) {
-        fprintf(stderr, "%s\n", err.message);
-        return 1;
-    }
-    printf("%s, %d threads\n", ops->name, weft_cpu_backend_threads(b));
-    static const weft_tensor_type types[] = {WEFT_Q4_K, WEFT_Q6_K, WEFT_Q5_0, WEFT_Q8_0, WEFT_Q4_1,
-                                             WEFT_Q4_0, WEFT_Q5_1, WEFT_Q5_K, WEFT_F16};
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        one_token(b, types[i], 8960, 1536);
-        one_token(b, types[i], 1536, 1536);
-    }
     one_token(b, WEFT_Q6_K, 1536, 8960);
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        many_tokens(b, types[i], 8960, 1536, 512);
     many_tokens(b, WEFT_Q4_K, 1536, 8960, 512);
     many_tokens(b, WEFT_Q6_K, 1536, 8960, 512);
     many_tokens(b, WEFT_Q4_K, 8960, 1536, 4);
@@ -257,6 +243,44 @@ int main(int argc, char **argv)
         attention(b, kv_types[i], 12, 2, 128, 8192, 64);
         attention(b, kv_types[i], 14, 2, 64, 8192, 64);
     }
+}
+
+enum { FIRST_TYPE = 3 }; /* argument */
+
+static bool wanted(weft_tensor_type type, int argc, char **argv)
+{
+    for (int i = FIRST_TYPE; i < argc; i++)
+        if (strcmp(argv[i], weft_tensor_type_name(type)) == 0) return true;
+    return argc <= FIRST_TYPE;
+}
+
+int main(int argc, char **argv)
+{
+    weft_backend *b;
+    const weft_ops *ops;
+    weft_error err;
+    if (weft_cpu_backend_new(&b, &ops, argc > 1 ? argv[1] : NULL, argc > 2 ? atoi(argv[2]) : 0,
+                             &err) ||
+        ops->reserve(b, 512, 8960, &err)) {
+        fprintf(stderr, "%s\n", err.message);
+        return 1;
+    }
+    printf("%s, %d threads\n", ops->name, weft_cpu_backend_threads(b));
+    /* one type of each layout */
+    static const weft_tensor_type types[] = {
+        WEFT_Q4_K,  WEFT_Q6_K,  WEFT_Q5_0,  WEFT_Q8_0,   WEFT_Q4_1,    WEFT_Q4_0,
+        WEFT_Q5_1,  WEFT_Q5_K,  WEFT_Q2_K,  WEFT_Q3_K,   WEFT_IQ4_NL,  WEFT_IQ4_XS,
+        WEFT_MXFP4, WEFT_NVFP4, WEFT_IQ1_S, WEFT_IQ2_XS, WEFT_IQ3_XXS, WEFT_IQ3_S,
+        WEFT_TQ2_0, WEFT_Q2_0,  WEFT_Q1_0,  WEFT_F16};
+    const size_t n_types = sizeof types / sizeof *types;
+    for (size_t i = 0; i < n_types; i++) {
+        if (!wanted(types[i], argc, argv)) continue;
+        one_token(b, types[i], 8960, 1536);
+        one_token(b, types[i], 1536, 1536);
+    }
+    for (size_t i = 0; i < n_types; i++)
+        if (wanted(types[i], argc, argv)) many_tokens(b, types[i], 8960, 1536, 512);
+    if (argc <= FIRST_TYPE) other_shapes(b);
     weft_cpu_backend_free(b);
     return 0;
 }

@@ -16,13 +16,13 @@
  *   Q4K   d f16[16]  m f16[16]  s u8[12][16]  8 x {                     q u8[4][16][4] }
  *   Q5K   d f16[16]  m f16[16]  s u8[12][16]  8 x { high u8[16][4]      q u8[4][16][4] }
  *   Q6K   d f16[16]             s i8[16][16]  8 x { high u8[2][16][4]   q u8[4][16][4] }  value + 32
- *   Q2K   d f16[16]  m f16[16]  s u8[16][16]  8 x {                     q u8[2][16][4] }  s: scale, minimum
- *   Q3K   d f16[16]             s u8[12][16]  8 x { high u8[16][4]      q u8[2][16][4] }  value + 4
+ *   Q2K   d f16[16]  m f16[16]  s u8[8][16][2] 8 x {                     q u8[2][16][4] }
+ *   Q3K   d f16[16]             s u8[6][16][2] 8 x { high u8[16][4]      q u8[2][16][4] }  value + 4
  *   N4    d f16[16]                                        q u8[4][16][4]  a table's index
  *   N4K   d f16[16]             s u8[6][16]   8 x {                     q u8[4][16][4] }  a table's index
  *   MX4   e u8[16]                                         q u8[4][16][4]  a table's index
  *   NV4                         s u8[4][16]   2 x {                     q u8[4][16][4] }  a table's index
- *   IQ1, IQ2   d f16[16]        s u8[8][16]   8 x { high u8[16][4]      q u8[2][16][4] }  a table's index
+ *   IQ1, IQ2   d f16[16]        s u8[4][16][2] 8 x { high u8[16][4]      q u8[2][16][4] }  a table's index
  *   IQ3, IQ3S  d f16[16]        s u8[8][16]   8 x {                     q u8[4][16][4] }  a table's index
  *   T2    d f16[16]                           8 x {                     q u8[2][16][4] }  value + 1
  *   Q2    d f16[16]                           2 x {                     q u8[2][16][4] }  value + 1
@@ -32,13 +32,18 @@
  * A group is 4 consecutive columns, one 32-bit word of a row; a block has 8. 4-bit words: low nibbles
  * of q[k] are group k, high nibbles group k + 4. Fifth bits: bit g of byte b belongs to column 4 g + b.
  * Sixth bits: word v, bits 2 i and 2 i + 1 of byte b belong to column 4 (4 v + i) + b; so do 2-bit words.
- * The third and the only bits lie as the fifth ones. s of Q4K, Q5K, Q3K and N4K: the file's packed bytes,
- * transposed; NV4: 0x7f, which is 0 in the file, is stored as 0; IQ1, IQ2: (s - 1) / 2 of columns 0 to 15
- * of a block in the low nibble, of 16 to 31 in the high one; IQ3: s. Tables: codes.h. Every tile has
- * exactly the bytes of its rows in the file, but for IQ1, IQ2, IQ3 and T2 of TQ1_0, which have more.
+ * The third and the only bits lie as the fifth ones. Tables: codes.h.
  *
- * Activations: panels of up to 8 tokens (`width`). A quantised panel is, for each block of 32 columns, 60 * width
- * bytes: i8 q[8 groups][width][4], f32 d[width], f32 s[width] = d * sum, i32 correction[5][width]
+ * s of Q4K, Q5K and N4K: the file's packed bytes, transposed; NV4: so too, but 0x7f, which counts as 0, is 0;
+ * IQ3: a block's scale. Where each half of a block has a scale, the two lie side by side, s[2 i] and
+ * s[2 i + 1] of the file in one pair (Q2K, Q3K); IQ1, IQ2: (scale - 1) / 2 of blocks j and j + 4 in the
+ * nibbles of pair j.
+ *
+ * Every tile has exactly the bytes of its rows in the file, but for IQ1, IQ2, IQ3 and T2 of TQ1_0, which
+ * have more.
+ *
+ * Activations: panels of up to 8 tokens (`width`). A quantised panel is, for each block of 32 columns, 64 * width
+ * bytes: i8 q[8 groups][width][4], f32 d[width], f32 s[width] = d * sum, i32 correction[6][width]
  * (cpu_correction). A float panel is f32 [columns][width].
  */
 #ifndef WEFT_ENGINE_CPU_KERNELS_H
@@ -80,7 +85,7 @@ enum {
     CPU_ROWS = 16,        /* rows of a tile */
     CPU_WIDTH = 8,        /* most tokens of a panel */
     CPU_BLOCK = 32,       /* columns of a block */
-    CPU_TOKEN_BYTES = 60, /* of a quantised block and token */
+    CPU_TOKEN_BYTES = 64, /* of a quantised block and token */
     CPU_SPAN = 256,       /* positions that attention sums at once: 4 pages */
     CPU_QUERIES = 56,     /* most queries an attention item holds: 8 tokens of 7 heads */
     CPU_WIDTHS = 5        /* panel widths 1, 2, 3, 4, 8 */
@@ -94,6 +99,7 @@ typedef enum cpu_correction {
     CPU_OFFSET_128,
     CPU_OFFSET_32_FIRST,
     CPU_OFFSET_32_SECOND,
+    CPU_OFFSET_4_HALVES, /* of both halves, as a pair of 16-bit numbers */
     CPU_OFFSET_NONE
 } cpu_correction;
 

@@ -149,6 +149,19 @@ static inline vb vb_shr(vb a, int n)
     return _mm256_srli_epi32(a, n);
 }
 
+static inline vi vi_pairs_s8(const uint8_t *p)
+{
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+static inline vi vi_pair(vi first, vi second)
+{
+    return _mm256_blend_epi16(first, _mm256_slli_epi32(second, 16), 0xaa);
+}
+static inline vi vi_dot2(vi init, vi a, vi b)
+{
+    return _mm256_add_epi32(init, _mm256_madd_epi16(a, b));
+}
+
 typedef __m256i vt;
 static inline vt vt_load(const int8_t *values)
 {

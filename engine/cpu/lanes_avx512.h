@@ -141,6 +141,19 @@ static inline vb vb_shr(vb a, int n)
     return _mm512_srli_epi32(a, (unsigned)n);
 }
 
+static inline vi vi_pairs_s8(const uint8_t *p)
+{
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+static inline vi vi_pair(vi first, vi second)
+{
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, first, _mm512_slli_epi32(second, 16));
+}
+static inline vi vi_dot2(vi init, vi a, vi b)
+{
+    return _mm512_dpwssd_epi32(init, a, b);
+}
+
 typedef __m512i vt;
 static inline vt vt_load(const int8_t *values)
 {

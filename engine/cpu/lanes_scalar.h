@@ -154,6 +154,20 @@ static inline vb vb_shr(vb a, int n)
     return a >> n;
 }
 
+/* Pairs: two 16-bit numbers a lane. Of signed bytes; of two small integers; init + a0 b0 + a1 b1. */
+static inline vi vi_pairs_s8(const uint8_t *p)
+{
+    return (int32_t)((uint32_t)(int8_t)p[1] << 16 | (uint16_t)(int8_t)p[0]);
+}
+static inline vi vi_pair(vi first, vi second)
+{
+    return (int32_t)((uint32_t)second << 16 | (uint16_t)first);
+}
+static inline vi vi_dot2(vi init, vi a, vi b)
+{
+    return init + (int16_t)a * (int16_t)b + (a >> 16) * (b >> 16);
+}
+
 /* A table of 16 signed values, and for each byte of codes (0..15) its value + 128, as dot8 takes it. */
 typedef const int8_t *vt;
 static inline vt vt_load(const int8_t *values)

@@ -25,6 +25,12 @@ static void pack_bit(const uint8_t *in, int bit, int r, uint8_t *plane)
     store32(plane + 4 * r, word);
 }
 
+/* Where row r's byte k of a header stands if bytes 2 i and 2 i + 1 lie side by side. */
+static int pair_at(int k, int r)
+{
+    return 2 * (CPU_ROWS * (k / 2) + r) + k % 2;
+}
+
 /* 16 bytes that pair column i with i + 16. */
 static void copy_nibbles(const uint8_t *in, int r, uint8_t *q)
 {
@@ -36,7 +42,7 @@ void cpu_pack_q2_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile)
     for (size_t i = 0; i < blocks; i++, in += 84) {
         memcpy(tile + 2 * r, in + 80, 2);
         memcpy(tile + 32 + 2 * r, in + 82, 2);
-        for (int k = 0; k < 16; k++) tile[64 + CPU_ROWS * k + r] = in[k];
+        for (int k = 0; k < 16; k++) tile[64 + pair_at(k, r)] = in[k];
         tile += 320;
         for (int j = 0; j < 8; j++, tile += 2 * PLANE)
             pack_two_bits(in + 16 + 32 * (j / 4), 2 * (j % 4), r, tile);
@@ -47,7 +53,7 @@ void cpu_pack_q3_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile)
 {
     for (size_t i = 0; i < blocks; i++, in += 110) {
         memcpy(tile + 2 * r, in + 108, 2);
-        for (int k = 0; k < 12; k++) tile[32 + CPU_ROWS * k + r] = in[96 + k];
+        for (int k = 0; k < 12; k++) tile[32 + pair_at(k, r)] = in[96 + k];
         tile += 224;
         for (int j = 0; j < 8; j++, tile += 3 * PLANE) {
             pack_bit(in, j, r, tile);
@@ -131,9 +137,8 @@ static void pack_iq12(weft_tensor_type type, size_t bytes, const uint8_t *in, si
     for (size_t i = 0; i < blocks; i++, in += bytes) {
         cpu_codes_read(type, in, &c);
         memcpy(tile + 2 * r, &c.d, 2);
-        for (int j = 0; j < 8; j++)
-            tile[32 + CPU_ROWS * j + r] =
-                (uint8_t)(c.scale[2 * j] / 2 | c.scale[2 * j + 1] / 2 << 4);
+        for (int k = 0; k < 8; k++)
+            tile[32 + pair_at(k, r)] = (uint8_t)(c.scale[k] / 2 | c.scale[k + 8] / 2 << 4);
         tile += 160;
         for (int j = 0; j < 8; j++, tile += 3 * PLANE) {
             pack_bit(c.code + CPU_BLOCK * j, 2, r, tile);
