@@ -114,6 +114,39 @@ static weft_status measure(weft_model *model, size_t n_prompt, size_t n_decode, 
     return status;
 }
 
+enum { BATCH_MAX = 64 };
+
+/* n_decode tokens on each of `batch` timelines, a step for all of them at a time: tokens a second, all together. */
+static weft_status measure_batch(weft_model *model, size_t batch, size_t n_decode, size_t depth,
+                                 double *out, weft_error *err)
+{
+    weft_step_item *item = calloc(batch, sizeof *item);
+    size_t n = depth ? depth : 1, length = n + n_decode;
+    int32_t *ids = calloc(batch * length, sizeof *ids);
+    weft_status status = item && ids ? WEFT_OK : weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    if (!status) fill(ids, batch * length, weft_model_get_info(model)->n_vocab);
+    for (size_t i = 0; i < batch && !status; i++) {
+        status =
+            weft_timeline_open(&item[i].timeline, model, NULL, ids + i * length, n, err);
+        if (!status) status = weft_timeline_evaluate(item[i].timeline, NULL, NULL, err);
+    }
+    int64_t begin = weft_monotonic_ns();
+    for (size_t k = n; k < length && !status; k++) {
+        for (size_t i = 0; i < batch && !status; i++)
+            status = weft_timeline_append(item[i].timeline, ids + i * length + k, 1, err);
+        if (!status) weft_step(item, batch);
+        for (size_t i = 0; i < batch && !status; i++) {
+            status = item[i].status;
+            if (status) *err = item[i].err;
+        }
+    }
+    *out = (double)(batch * n_decode) / ((double)(weft_monotonic_ns() - begin) / 1e9);
+    for (size_t i = 0; item && i < batch; i++) weft_timeline_close(item[i].timeline);
+    free(item);
+    free(ids);
+    return status;
+}
+
 weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *err)
 {
     size_t n_prompt = (size_t)weft_option_int(o, OPT_PROMPT_TOKENS),
@@ -121,11 +154,16 @@ weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *e
     size_t depth = (size_t)weft_option_int(o, OPT_DEPTH);
     weft_model *model = NULL;
     figures speed = {0, 0};
-    double read = 0;
+    double read = 0, together = 0;
+    size_t batch = (size_t)weft_option_int(o, OPT_BATCH);
+    if (batch > BATCH_MAX)
+        return weft_fail(err, WEFT_E_USAGE, "--batch %zu: at most %d", batch, BATCH_MAX);
     weft_status status = engine_open(o, false, &model, err);
     if (status) return status;
     const weft_model_info *info = weft_model_get_info(model);
     status = measure(model, n_prompt, n_decode, depth, &speed, err);
+    if (!status && batch)
+        status = measure_batch(model, batch, n_decode, depth, &together, err);
     /* as many bytes as a token reads, but for those that are not in memory because it is full */
     size_t in_memory = info->weight_bytes > READ_LEAST ? info->weight_bytes : READ_LEAST;
     size_t plain = info->step_bytes < in_memory ? info->step_bytes : in_memory;
@@ -141,12 +179,19 @@ weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *e
             cJSON_AddNumberToObject(line, "decode_tokens_per_second", speed.decode);
             cJSON_AddNumberToObject(line, "read_bytes_per_second", read);
             cJSON_AddNumberToObject(line, "read_share", share);
+            if (batch) {
+                weft_json_add_int(line, "batch", (int64_t)batch);
+                cJSON_AddNumberToObject(line, "batch_tokens_per_second", together);
+            }
             status = print_json(line, err);
         } else {
             printf("%s, %d threads, %zu MiB of weights\nprefill %zu tokens: %.1f tokens/s\n"
                    "decode %zu tokens at %zu: %.1f tokens/s, %.0f %% of a plain read (%.1f GB/s)\n",
                    info->backend, info->threads, info->weight_bytes >> 20, n_prompt, speed.prefill,
                    n_decode, depth, speed.decode, 100 * share, read / 1e9);
+            if (batch)
+                printf("decode of %zu timelines at once: %.1f tokens/s, %.2f times one\n", batch,
+                       together, together / speed.decode);
         }
     }
     weft_model_close(model);

@@ -8,7 +8,8 @@
  *
  * Objects: weft_model (weights, tokenizer, backend; one per process, many timelines), weft_timeline (one
  * run's ids and KV, append-only), weft_dialect (how this family writes turns), weft_turn (recognises
- * one sampled turn and constrains it). A model and its timelines belong to one thread at a time.
+ * one sampled turn and constrains it). A model and its timelines belong to one thread at a time,
+ * unless the model is shared (weft_model_share).
  */
 #ifndef WEFT_ENGINE_H
 #define WEFT_ENGINE_H
@@ -134,9 +135,8 @@ weft_status weft_timeline_append(weft_timeline *timeline, const int32_t *ids, si
 weft_status weft_timeline_evaluate(weft_timeline *timeline, weft_progress progress, void *context,
                                    weft_error *err);
 /* As _evaluate, and calls visit(context, position, logits [n_vocab]) for every position evaluated. */
-weft_status weft_timeline_evaluate_each(weft_timeline *timeline,
-                                        void (*visit)(void *context, int64_t position,
-                                                      const float *logits),
+typedef void (*weft_logits_visit)(void *context, int64_t position, const float *logits);
+weft_status weft_timeline_evaluate_each(weft_timeline *timeline, weft_logits_visit visit,
                                         void *context, weft_error *err);
 int64_t weft_timeline_length(const weft_timeline *timeline);
 int64_t weft_timeline_pending(const weft_timeline *timeline);
@@ -154,6 +154,37 @@ void weft_timeline_on_page(weft_timeline *timeline, weft_page_visit visit, void 
  * (after a restore, evaluation of at least one pending token is needed: keep the last sampled id
  * pending when stopping; if every id was restored, _evaluate computes the last position again). */
 const float *weft_timeline_logits(const weft_timeline *timeline);
+
+/* ---- several timelines at once ---- */
+
+typedef struct weft_step_item {
+    weft_timeline *timeline;
+    weft_status status; /* out: of this timeline alone; err says why */
+    weft_error err;
+    bool ready; /* out: nothing is pending and the logits stand */
+} weft_step_item;
+/* One forward pass, a chunk at most, over the pending ids of n distinct timelines of one model: those with
+ * few (they decode) take part, prompts share the rest. Each gets what it would get alone, bit for bit.
+ * weft_timeline_evaluate is steps of one timeline until it is ready. */
+void weft_step(weft_step_item *item, size_t n);
+
+/* From now on the model's timelines may live in different threads, each in one at a time: what up to
+ * `most` threads evaluate at the same time is gathered into steps. weft_encode, _decode and
+ * weft_timeline_open may be called from any thread too; a dialect and its turns belong to one thread. Once,
+ * before other threads start; ends with the model. */
+weft_status weft_model_share(weft_model *model, size_t most, weft_error *err);
+
+/* ---- guessing ahead ---- */
+
+/* Prompt lookup: where the last ids stand earlier on the timeline too, up to `most` (below 0: as many as
+ * pay, 0: none) of those that followed are evaluated along. Appending an id that was guessed needs no
+ * evaluation. Every id is drawn as ever: no result changes, nor what weft_timeline_evaluated counts. */
+weft_status weft_timeline_guess(weft_timeline *timeline, int most, weft_error *err);
+/* The caller's own guesses (the first 7 count) of the ids after those that are pending; for the next
+ * evaluation, and dropped by an append before it. */
+void weft_timeline_propose(weft_timeline *timeline, const int32_t *ids, size_t n);
+/* Guesses that this object evaluated; how many were right. */
+int64_t weft_timeline_guessed(const weft_timeline *timeline, int64_t *out_right);
 
 /* ---- sampling ---- */
 

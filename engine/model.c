@@ -4,7 +4,7 @@
  * repacked (placement.h says which), the scratch of one chunk (64 KiB a token on a 1.5B) and, from the file's mapping, the
  * rows of the embedding that were looked up. How the chunk is chosen is invisible in the logits.
  */
-#include "engine/model.h"
+#include "engine/timeline.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -232,6 +232,7 @@ static weft_status open_weights(weft_model *m, const weft_engine_options *o, wef
     if (!e) e = weft_transformer_load(m, o, err);
     if (!e) size_scratch(m, o->chunk);
     if (!e) e = new_scratch(m, err);
+    if (!e) e = step_state_new(&m->step, m, err);
     if (e) return e;
     m->info.backend = m->ops->name;
     m->info.threads = weft_cpu_backend_threads(m->backend);
@@ -275,6 +276,8 @@ done:
 void weft_model_close(weft_model *model)
 {
     if (!model) return;
+    share_free(model->share);
+    step_state_free(model->step);
     weft_transformer_unload(model);
     weft_cpu_backend_free(model->backend);
     weft_tokenizer_free(model->tokenizer);
@@ -358,7 +361,7 @@ size_t weft_model_memory(const weft_model *model, int64_t n_tokens)
 {
     int64_t pages = n_tokens > 0 ? (n_tokens + WEFT_PAGE - 1) / WEFT_PAGE : 0;
     size_t kv = (size_t)pages * model->info.kv_page_bytes;
-    /* logits (twice), probabilities and candidate ids of the timeline; the ids themselves */
-    size_t timeline = (size_t)model->info.n_vocab * 16 + (size_t)(n_tokens > 0 ? n_tokens : 0) * 4;
+    /* logits (with guesses), probabilities and candidate ids of the timeline; the ids themselves */
+    size_t timeline = (size_t)model->info.n_vocab * 4 * (WEFT_GUESSES + 3) + (size_t)(n_tokens > 0 ? n_tokens : 0) * 4;
     return kv + timeline + model->scratch.bytes;
 }

@@ -1,8 +1,8 @@
 /* A loaded model: weights, hyper-parameters, tokenizer, backend and the scratch of a forward pass.
  * Private to engine/.
  *
- * weft_model is filled once by weft_model_open and read afterwards; only `scratch` changes, so a
- * model and its timelines belong to one thread at a time.
+ * weft_model is filled once by weft_model_open and read afterwards; only `scratch` and `step` change,
+ * so a model and its timelines belong to one thread at a time, unless it is shared (share.c).
  */
 #ifndef WEFT_ENGINE_MODEL_H
 #define WEFT_ENGINE_MODEL_H
@@ -45,6 +45,9 @@ typedef struct weft_scratch {
     weft_row *row;              /* of the tokens still computed */
 } weft_scratch;
 
+typedef struct weft_step_state weft_step_state;
+typedef struct weft_share weft_share;
+
 struct weft_model {
     weft_gguf *file;
     weft_tokenizer *tokenizer;
@@ -66,6 +69,8 @@ struct weft_model {
     int64_t context;
     int chunk; /* most tokens of one forward pass */
     weft_scratch scratch;
+    weft_step_state *step; /* step.c */
+    weft_share *share;     /* share.c; NULL: one thread has the model and its timelines */
 
     weft_model_info info;
     char *text[4]; /* owned strings of info: path, name, architecture, chat template */

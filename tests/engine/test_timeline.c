@@ -1,5 +1,6 @@
 /* The numeric contract and the page file, on a tiny model: however the ids were cut, on however
  * many threads, by whatever instruction set, restored, killed or damaged: the same bits. */
+#include "tests/engine/count_allocations.h"
 #include "tests/engine/engine_test.h"
 
 #include <fcntl.h>
@@ -623,38 +624,7 @@ static void test_page_digests(void **state)
     assert_memory_equal(&seen[0], &seen[1], sizeof seen[0]);
 }
 
-/* ---- no allocation in the token loop (the linker sends weft's calls here) ---- */
-
-static size_t allocations;
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__real_aligned_alloc(size_t alignment, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-void *__wrap_aligned_alloc(size_t alignment, size_t n);
-
-void *__wrap_malloc(size_t n)
-{
-    allocations++;
-    return __real_malloc(n);
-}
-void *__wrap_calloc(size_t n, size_t size)
-{
-    allocations++;
-    return __real_calloc(n, size);
-}
-void *__wrap_realloc(void *p, size_t n)
-{
-    allocations++;
-    return __real_realloc(p, n);
-}
-void *__wrap_aligned_alloc(size_t alignment, size_t n)
-{
-    allocations++;
-    return __real_aligned_alloc(alignment, n);
-}
+/* ---- no allocation in the token loop ---- */
 
 static void test_token_loop_allocates_nothing(void **state)
 {
