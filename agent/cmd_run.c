@@ -5,27 +5,11 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-
-static void on_signal(int number)
-{
-    weft_interrupted = number;
-}
-
-/* The first signal ends the run resumably, a second one of the same kind kills. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    signal(SIGPIPE, SIG_IGN);
-}
 
 static bool stdin_has_input(void)
 {
@@ -73,28 +57,6 @@ static weft_status read_task(const weft_options *o, weft_buffer *task, weft_erro
     return status;
 }
 
-/* Copies --attach files into the workspace, read-only, and names them in the task. */
-static weft_status attach_files(const weft_options *o, const char *workspace, weft_buffer *task,
-                                weft_error *err)
-{
-    enum { ATTACH_MAX = 256 << 20 };
-    weft_status status = WEFT_OK;
-    if (o->list[OPT_ATTACH]) weft_buffer_puts(task, "\n\nAttached files in the workspace:");
-    for (char **path = o->list[OPT_ATTACH]; path && *path && !status; path++) {
-        const char *slash = strrchr(*path, '/'), *name = slash ? slash + 1 : *path;
-        weft_buffer content = WEFT_BUFFER_INIT;
-        char *to = weft_path_join(workspace, name);
-        status = to ? weft_file_read(*path, ATTACH_MAX, &content, err)
-                    : weft_fail(err, WEFT_E_MEMORY, "out of memory");
-        if (!status)
-            status = weft_file_write(to, weft_buffer_str(&content), content.size, 0444, err);
-        weft_buffer_printf(task, " %s", name);
-        weft_buffer_free(&content);
-        free(to);
-    }
-    return status ? status : weft_buffer_ok(task, err);
-}
-
 static weft_status make_id(const weft_options *o, char **out, weft_error *err)
 {
     const char *given = weft_option_text(o, OPT_RUN_ID);
@@ -124,15 +86,6 @@ static void on_event(void *context, int64_t seq, const char *type, const char *l
     fflush(stdout);
 }
 
-static weft_status start_launcher(weft_run *r, weft_error *err)
-{
-    weft_status status = weft_launcher_start(&r->launcher, err);
-    if (status != WEFT_E_SANDBOX) return status;
-    weft_console_notice(&r->console, "%s; tools that run code will be refused", err->message);
-    r->launcher = NULL;
-    return WEFT_OK;
-}
-
 static void open_console(weft_run *r, const weft_options *o)
 {
     r->options = o;
@@ -141,7 +94,7 @@ static void open_console(weft_run *r, const weft_options *o)
     r->started_ns = weft_monotonic_ns();
     weft_console_init(&r->console, weft_option_flag(o, OPT_QUIET) || r->json,
                       weft_option_text(o, OPT_COLOR));
-    catch_signals();
+    run_catch_signals();
 }
 
 static weft_status make_directories(weft_run *r, weft_error *err)
@@ -201,56 +154,20 @@ static weft_status go(weft_run *r, int *exit_code, weft_error *err)
 weft_status cmd_run(const weft_options *o, int *exit_code, weft_error *err)
 {
     weft_run r = {0};
-    weft_error late;
     weft_buffer task = WEFT_BUFFER_INIT;
-    cJSON *begin = NULL;
     open_console(&r, o);
     weft_status status = read_task(o, &task, err);
     if (!status) status = make_directories(&r, err);
-    if (!status) status = attach_files(o, r.workspace, &task, err);
-    if (!status) status = start_launcher(&r, err);
+    if (!status) status = run_attach(o->list[OPT_ATTACH], r.workspace, &task, err);
+    if (!status) status = run_start_launcher(&r, err);
     if (!status) status = run_open_tools(&r, NULL, err);
     if (!status) status = run_open_model(&r, NULL, err);
-    if (!status) status = run_begin_body(&r, weft_buffer_str(&task), &begin, err);
-    if (!status) status = weft_trace_create(&r.trace, r.dir, r.id, err);
-    if (status) {
-        cJSON_Delete(begin);
-        if (r.dir && !r.trace)
-            weft_remove_tree(r.dir, NULL); /* nothing has happened: leave nothing */
-    } else {
-        if (r.json) weft_trace_set_tap(r.trace, on_event, &r);
-        status = run_emit(&r, "run.begin", "", begin, WEFT_DURABLE, err);
-        if (!status) status = run_read_begin(&r, err);
-        if (!status) status = run_open_timeline(&r, err);
-        if (!status) status = go(&r, exit_code, err);
-    }
-    weft_status closed = weft_trace_close(r.trace, &late);
-    if (!status && closed) {
-        *err = late;
-        status = closed;
-    }
-    run_close(&r);
+    if (!status) status = run_create(&r, weft_buffer_str(&task), r.json ? on_event : NULL, err);
+    if (status && r.dir && !r.trace)
+        weft_remove_tree(r.dir, NULL); /* nothing has happened: leave nothing */
+    if (!status) status = go(&r, exit_code, err);
     weft_buffer_free(&task);
-    return status;
-}
-
-typedef struct folding {
-    weft_run *run;
-    weft_status status;
-    weft_error *err;
-} folding;
-
-static bool fold_event(void *context, const weft_event *event)
-{
-    folding *f = context;
-    cJSON *body = NULL;
-    f->status = event->body ? weft_json_parse(event->body, event->body_size, &body, f->err)
-                            : weft_fail(f->err, WEFT_E_VERIFY,
-                                        "event %lld is redacted: the run cannot go on",
-                                        (long long)event->seq);
-    if (!f->status) f->status = run_state_apply(&f->run->state, event->type, body, f->err);
-    cJSON_Delete(body);
-    return !f->status;
+    return run_finish(&r, status, err);
 }
 
 /* RUN and TASK from `resume [RUN | --last] [TASK]`. */
@@ -268,63 +185,24 @@ static weft_status resume_arguments(const weft_options *o, const char **run, con
     return WEFT_OK;
 }
 
-static weft_status read_trace(weft_run *r, const char *name, weft_error *err)
-{
-    weft_status status = find_run(name, weft_option_flag(r->options, OPT_LAST), &r->dir, err);
-    if (!status) status = weft_trace_open(&r->trace, r->dir, true, err);
-    if (status) return status;
-    folding f = {r, WEFT_OK, err};
-    status = weft_trace_each(r->trace, 0, fold_event, &f, err);
-    if (!status) status = f.status;
-    if (status) return status;
-    if (!r->state.begin)
-        return weft_fail(err, WEFT_E_VERIFY,
-                         "the run in %s recorded nothing: begin again with weft run", r->dir);
-    r->id = strdup(weft_trace_run_id(r->trace));
-    const char *workspace = weft_json_string(r->state.begin, "workspace");
-    r->workspace = workspace ? strdup(workspace) : NULL;
-    if (!r->id || !r->workspace)
-        return weft_fail(err, WEFT_E_VERIFY, "run.begin names no workspace");
-    return WEFT_OK;
-}
-
-static weft_status emit_resume(weft_run *r, const char *task, weft_error *err)
-{
-    cJSON *body = cJSON_CreateObject();
-    if (task) cJSON_AddStringToObject(body, "task", task);
-    weft_json_add_int(body, "restored", weft_timeline_restored(r->timeline));
-    weft_json_add_int(body, "length", weft_timeline_length(r->timeline));
-    run_add_counters(r, body);
-    return run_emit(r, "resume", "", body, WEFT_DURABLE, err);
-}
-
 weft_status cmd_resume(const weft_options *o, int *exit_code, weft_error *err)
 {
     weft_run r = {0};
-    weft_error late;
     const char *name = NULL, *task = NULL;
     open_console(&r, o);
     weft_status status = resume_arguments(o, &name, &task, err);
-    if (!status) status = start_launcher(&r, err);
-    if (!status) status = read_trace(&r, name, err);
+    if (!status) status = run_start_launcher(&r, err);
+    if (!status) status = find_run(name, weft_option_flag(o, OPT_LAST), &r.dir, err);
+    if (!status) status = run_read_trace(&r, true, err);
     const cJSON *begin = r.state.begin;
     if (!status && r.state.phase == RUN_ANSWERED && r.state.ended && !task) {
         weft_console_line(&r.console, "run %s has its answer; give a TASK to go on", r.id);
         status = write_answer(&r, err);
     } else if (!status) {
-        if (r.json) weft_trace_set_tap(r.trace, on_event, &r);
-        if (!status) status = run_open_tools(&r, begin, err);
+        status = run_open_tools(&r, begin, err);
         if (!status) status = run_open_model(&r, begin, err);
-        if (!status) status = run_read_begin(&r, err);
-        if (!status) status = run_open_timeline(&r, err);
-        if (!status) status = emit_resume(&r, task, err);
+        if (!status) status = run_reopen(&r, task, r.json ? on_event : NULL, err);
         if (!status) status = go(&r, exit_code, err);
     }
-    weft_status closed = weft_trace_close(r.trace, &late);
-    if (!status && closed) {
-        *err = late;
-        status = closed;
-    }
-    run_close(&r);
-    return status;
+    return run_finish(&r, status, err);
 }

@@ -11,6 +11,7 @@
 typedef struct summary {
     run_state state;
     int64_t events, prefill_ns, decode_ns, tool_ns, processes, nudges, segment_tokens;
+    int64_t drafted, accepted;
     char begun[40], reason[32];
     weft_status status;
     weft_error *err;
@@ -38,6 +39,8 @@ static bool summarise(void *context, const weft_event *event)
     } else if (strcmp(event->type, "turn") == 0) {
         s->prefill_ns += weft_json_int(body, "prefill_ns", 0);
         s->decode_ns += weft_json_int(body, "decode_ns", 0);
+        s->drafted += weft_json_int(body, "drafted", 0);
+        s->accepted += weft_json_int(body, "accepted", 0);
     } else if (strcmp(event->type, "tool.result") == 0) {
         s->tool_ns += weft_json_int(cJSON_GetObjectItemCaseSensitive(body, "facts"), "wall_ns", 0);
     } else if (strcmp(event->type, "nudge") == 0) {
@@ -229,6 +232,8 @@ weft_status cmd_trace_stats(const weft_options *o, int *exit_code, weft_error *e
         weft_json_add_int(line, "length", s.segment_tokens);
         weft_json_add_int(line, "evaluated", r->evaluated);
         weft_json_add_int(line, "sampled", r->sampled_total);
+        weft_json_add_int(line, "drafted", s.drafted);
+        weft_json_add_int(line, "accepted", s.accepted);
         weft_json_add_int(line, "turns", r->turns);
         weft_json_add_int(line, "calls", r->calls);
         weft_json_add_int(line, "nudges", s.nudges);
@@ -243,11 +248,13 @@ weft_status cmd_trace_stats(const weft_options *o, int *exit_code, weft_error *e
             printf("state              %s\nevents             %lld\nprocesses          %lld\n"
                    "timeline           %lld tokens\nevaluated          %lld tokens\nsampled        "
                    "    %lld tokens\n"
+                   "drafted            %lld tokens, %lld accepted\n"
                    "turns              %lld\ncalls              %lld\n"
                    "seconds            %.1f: prefill %.1f, decode %.1f, tools %.1f\n",
                    state_word(&s), (long long)s.events, (long long)s.processes,
                    (long long)s.segment_tokens, (long long)r->evaluated,
-                   (long long)r->sampled_total, (long long)r->turns, (long long)r->calls,
+                   (long long)r->sampled_total, (long long)s.drafted, (long long)s.accepted,
+                   (long long)r->turns, (long long)r->calls,
                    seconds(r->elapsed_ns), seconds(s.prefill_ns), seconds(s.decode_ns),
                    seconds(s.tool_ns));
             cJSON_Delete(line);

@@ -16,6 +16,7 @@
     X(RUN, "run", "[TASK | - | -f FILE]", "run one task to its answer")                            \
     X(RESUME, "resume", "[RUN | --last] [TASK]",                                                   \
       "go on after a stop, a crash or a limit; with TASK, a new user turn")                        \
+    X(BATCH, "batch", "FILE.jsonl", "run many tasks at once on one model; a JSON line of result for each") \
     X(TRACE_LIST, "trace list", "", "list the runs")                                               \
     X(TRACE_SHOW, "trace show", "RUN | --last", "print what happened in a run")                    \
     X(TRACE_STATS, "trace stats", "RUN | --last", "count tokens, calls and seconds of a run")      \
@@ -50,9 +51,11 @@ typedef enum weft_option_kind { KIND_FLAG, KIND_TEXT, KIND_INT, KIND_REAL, KIND_
 
 #define V(id) (UINT64_C(1) << VERB_##id)
 #define V_RUNS (V(RUN) | V(RESUME))
-#define V_TOOLS (V_RUNS | V(TOOL_LIST) | V(TOOL_SHOW) | V(TOOL_CALL))
-#define V_MODELS (V(RUN) | V(TOKENIZE) | V(RENDER) | V(MODEL_LOGITS) | V(MODEL_BENCH) | V(MODEL_INFO) | V(DOCTOR))
-#define V_ENGINE (V_RUNS | V(MODEL_LOGITS) | V(MODEL_BENCH))
+#define V_TASKS (V(RUN) | V(BATCH)) /* begin runs */
+#define V_ALL_RUNS (V_RUNS | V(BATCH))
+#define V_TOOLS (V_ALL_RUNS | V(TOOL_LIST) | V(TOOL_SHOW) | V(TOOL_CALL))
+#define V_MODELS (V_TASKS | V(TOKENIZE) | V(RENDER) | V(MODEL_LOGITS) | V(MODEL_BENCH) | V(MODEL_INFO) | V(DOCTOR))
+#define V_ENGINE (V_ALL_RUNS | V(MODEL_LOGITS) | V(MODEL_BENCH))
 #define V_TRACES (V(TRACE_LIST) | V(TRACE_SHOW) | V(TRACE_STATS))
 #define V_ALL (~UINT64_C(0))
 
@@ -71,7 +74,7 @@ typedef enum weft_option_kind { KIND_FLAG, KIND_TEXT, KIND_INT, KIND_REAL, KIND_
     X(KV_TYPE, "kv-type", 0, KIND_TEXT, "f16|f32|q8_0", V_ENGINE | V(MODEL_INFO), true, "f16",     \
       "keys and values; q8_0: half the memory of f16, less exact")                          \
     X(FILE, "file", 'f', KIND_TEXT, "FILE", V(RUN), false, "", "read the task from FILE")          \
-    X(SYSTEM, "system", 0, KIND_TEXT, "TEXT|@FILE", V(RUN), true, "", "system text")               \
+    X(SYSTEM, "system", 0, KIND_TEXT, "TEXT|@FILE", V_TASKS, true, "", "system text")               \
     X(TOOLS, "tools", 0, KIND_TEXT, "a,b|all|none", V_TOOLS & ~V(RESUME), true, "all",             \
       "built-in tools to offer")                                                                   \
     X(TOOL, "tool", 0, KIND_LIST, "FILE", V_TOOLS & ~V(RESUME), false, "", "add a tool by its manifest") \
@@ -84,28 +87,31 @@ typedef enum weft_option_kind { KIND_FLAG, KIND_TEXT, KIND_INT, KIND_REAL, KIND_
     X(WORKDIR, "workdir", 0, KIND_TEXT, "DIR", V(RUN) | V(TOOL_CALL) | V(SANDBOX_RUN), false, "",  \
       "workspace of the tools (/work); default: one of the run's own")                             \
     X(ATTACH, "attach", 0, KIND_LIST, "FILE", V(RUN), false, "", "copy FILE into the workspace, read-only") \
-    X(DIALECT, "dialect", 0, KIND_TEXT, "NAME", V(RUN) | V(RENDER), true, "", "how turns are written") \
-    X(THINK, "think", 0, KIND_TEXT, "auto|on|off", V(RUN), true, "auto", "thinking, where the model can") \
-    X(THINK_BUDGET, "think-budget", 0, KIND_INT, "N", V(RUN), true, "0",                           \
+    X(DIALECT, "dialect", 0, KIND_TEXT, "NAME", V_TASKS | V(RENDER), true, "", "how turns are written") \
+    X(THINK, "think", 0, KIND_TEXT, "auto|on|off", V_TASKS, true, "auto", "thinking, where the model can") \
+    X(THINK_BUDGET, "think-budget", 0, KIND_INT, "N", V_TASKS, true, "0",                           \
       "most tokens of thought in a turn; 0: no limit")                                             \
-    X(TOOL_CHOICE, "tool-choice", 0, KIND_TEXT, "auto|required|none|NAME", V(RUN), true, "auto",   \
+    X(TOOL_CHOICE, "tool-choice", 0, KIND_TEXT, "auto|required|none|NAME", V_TASKS, true, "auto",   \
       "whether the model may, must or must not call")                                              \
-    X(SEED, "seed", 0, KIND_INT, "N", V(RUN), true, "0", "seed of every random draw")              \
-    X(TEMP, "temp", 0, KIND_REAL, "X", V(RUN), true, "0", "temperature; 0: the likeliest token")   \
-    X(TOP_P, "top-p", 0, KIND_REAL, "X", V(RUN), true, "1", "nucleus; 1: off")                     \
-    X(TOP_K, "top-k", 0, KIND_INT, "N", V(RUN), true, "0", "the N likeliest; 0: off")              \
-    X(MIN_P, "min-p", 0, KIND_REAL, "X", V(RUN), true, "0", "least share of the likeliest; 0: off") \
-    X(REPEAT_PENALTY, "repeat-penalty", 0, KIND_REAL, "X", V(RUN), true, "1",                      \
+    X(SEED, "seed", 0, KIND_INT, "N", V_TASKS, true, "0", "seed of every random draw")              \
+    X(TEMP, "temp", 0, KIND_REAL, "X", V_TASKS, true, "0", "temperature; 0: the likeliest token")   \
+    X(TOP_P, "top-p", 0, KIND_REAL, "X", V_TASKS, true, "1", "nucleus; 1: off")                     \
+    X(TOP_K, "top-k", 0, KIND_INT, "N", V_TASKS, true, "0", "the N likeliest; 0: off")              \
+    X(MIN_P, "min-p", 0, KIND_REAL, "X", V_TASKS, true, "0", "least share of the likeliest; 0: off") \
+    X(REPEAT_PENALTY, "repeat-penalty", 0, KIND_REAL, "X", V_TASKS, true, "1",                      \
       "divides the logits of recent tokens; 1: off")                                               \
-    X(MAX_TURNS, "max-turns", 0, KIND_INT, "N", V_RUNS, true, "100", "limit; 0: none")             \
-    X(MAX_TOOL_CALLS, "max-tool-calls", 0, KIND_INT, "N", V_RUNS, true, "200", "limit; 0: none")   \
-    X(MAX_TOKENS, "max-tokens", 0, KIND_INT, "N", V_RUNS, true, "0",                               \
+    X(MAX_TURNS, "max-turns", 0, KIND_INT, "N", V_ALL_RUNS, true, "100", "limit; 0: none")             \
+    X(MAX_TOOL_CALLS, "max-tool-calls", 0, KIND_INT, "N", V_ALL_RUNS, true, "200", "limit; 0: none")   \
+    X(MAX_TOKENS, "max-tokens", 0, KIND_INT, "N", V_ALL_RUNS, true, "0",                               \
       "sampled tokens of the whole run; 0: as the context allows")                                 \
-    X(MAX_SECONDS, "max-seconds", 0, KIND_INT, "N", V_RUNS, true, "0", "limit; 0: none")           \
-    X(MAX_REPEATS, "max-repeats", 0, KIND_INT, "N", V_RUNS, true, "4",                             \
+    X(MAX_SECONDS, "max-seconds", 0, KIND_INT, "N", V_ALL_RUNS, true, "0", "limit; 0: none")           \
+    X(MAX_REPEATS, "max-repeats", 0, KIND_INT, "N", V_ALL_RUNS, true, "4",                             \
       "identical calls in a row that end the run; 0: none")                                        \
     X(JOBS, "jobs", 'j', KIND_INT, "N", V(RUN), true, "1", "calls of one turn that run at once")   \
-    X(APPROVE, "approve", 0, KIND_TEXT, "auto|ask|never", V_RUNS, true, "auto",                    \
+    X(AT_ONCE, "jobs", 'j', KIND_INT, "N", V(BATCH), false, "4", "tasks that run at once")         \
+    X(DRAFT, "draft", 0, KIND_TEXT, "auto|off|N", V_ALL_RUNS, true, "auto",                        \
+      "evaluate up to N tokens that stood here before along; auto: where it pays")                 \
+    X(APPROVE, "approve", 0, KIND_TEXT, "auto|ask|never", V_ALL_RUNS, true, "auto",                    \
       "calls: as the manifests say, ask for each, deny all")                                       \
     X(NO_EXEC, "no-exec", 0, KIND_FLAG, "", V(RUN), false, "",                                     \
       "one turn; calls are parsed, validated and printed, nothing runs")                           \
@@ -119,7 +125,7 @@ typedef enum weft_option_kind { KIND_FLAG, KIND_TEXT, KIND_INT, KIND_REAL, KIND_
           V(MODEL_LIST) | V(MODEL_INFO) | V(MODEL_BENCH) | V(DOCTOR) | V(CONFIG),                  \
       false, "", "machine-readable output")                                                        \
     X(DELTAS, "deltas", 0, KIND_FLAG, "", V_RUNS, false, "", "with --json: text as it is sampled") \
-    X(QUIET, "quiet", 'q', KIND_FLAG, "", V_RUNS | V(MODEL_PULL), true, "", "no progress on standard error") \
+    X(QUIET, "quiet", 'q', KIND_FLAG, "", V_ALL_RUNS | V(MODEL_PULL), true, "", "no progress on standard error") \
     X(COLOR, "color", 0, KIND_TEXT, "auto|always|never", V_ALL, true, "auto", "colours on standard error") \
     X(ACCEPT_LICENSE, "accept-license", 0, KIND_FLAG, "", V(MODEL_PULL), false, "",                \
       "accept a model's own licence terms")                                                        \

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-volatile int weft_interrupted;
+atomic_int weft_interrupted;
 
 int64_t run_elapsed_ns(const weft_run *r)
 {
@@ -152,7 +152,7 @@ static weft_status advance(weft_run *r, weft_error *err)
     }
 }
 
-static const char *end_reason(weft_status status)
+const char *run_end_reason(weft_status status)
 {
     switch (status) {
     case WEFT_OK: return "answer";
@@ -167,7 +167,7 @@ static cJSON *end_body(weft_run *r, weft_status status, const weft_error *why)
 {
     const run_state *s = &r->state;
     cJSON *body = cJSON_CreateObject(), *counts = cJSON_AddObjectToObject(body, "counts");
-    cJSON_AddStringToObject(body, "reason", end_reason(status));
+    cJSON_AddStringToObject(body, "reason", run_end_reason(status));
     weft_json_add_int(body, "exit", weft_status_exit(status));
     if (r->limit) cJSON_AddStringToObject(body, "limit", r->limit);
     if (status) cJSON_AddStringToObject(body, "message", why->message);

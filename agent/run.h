@@ -41,12 +41,16 @@ typedef struct weft_run {
     size_t n_recorded; /* of them, known to the trace */
     int64_t prefill_ns, decode_ns, prefilled, jumped; /* jumped: of n_sampled, without a choice */
     bool decoding;                                    /* the turn's prompt is evaluated */
+    int64_t drafted_before, accepted_before;          /* guesses until the turn in progress */
     const char *limit; /* name of the limit that was reached, or NULL */
+    int draft; /* most guesses at a time; -1: as many as pay */
     bool json, deltas;
+    bool unattended; /* nobody can be asked */
+    bool borrowed;   /* launcher, model and dialect are the batch's */
 } weft_run;
 
 /* Set by SIGINT and SIGTERM; the loop and long calls poll it. Holds the signal's number. */
-extern volatile int weft_interrupted;
+extern atomic_int weft_interrupted;
 
 /* Appends an event and applies it to the state. Takes ownership of body. */
 weft_status run_emit(weft_run *r, const char *type, const char *span, cJSON *body,
@@ -57,6 +61,25 @@ weft_status run_limit(weft_run *r, const char *name, int64_t value, weft_error *
 /* Adds "elapsed_ns" and "evaluated" to a body. */
 void run_add_counters(const weft_run *r, cJSON *body);
 
+/* ---- run_open.c ---- */
+
+/* The first SIGINT or SIGTERM ends runs resumably, a second one of the same kind kills. */
+void run_catch_signals(void);
+/* Leaves r->launcher NULL, with a notice, where there is no sandbox. */
+weft_status run_start_launcher(weft_run *r, weft_error *err);
+/* Copies files (NULL-terminated list, or NULL) into the workspace, read-only, and names them in the
+ * task. */
+weft_status run_attach(char *const *files, const char *workspace, weft_buffer *task,
+                       weft_error *err);
+/* Opens the trace in r->dir and folds it: r->state, id and workspace. */
+weft_status run_read_trace(weft_run *r, bool for_writing, weft_error *err);
+/* A new run in r->dir, whose tools and model are open, or the one whose trace was read, with a new
+ * user turn if task is not NULL: up to where run_loop begins. tap (may be NULL) gets every event. */
+weft_status run_create(weft_run *r, const char *task, weft_trace_tap tap, weft_error *err);
+weft_status run_reopen(weft_run *r, const char *task, weft_trace_tap tap, weft_error *err);
+/* Closes the trace and everything else. Keeps status and err of what went before, if that failed. */
+weft_status run_finish(weft_run *r, weft_status status, weft_error *err);
+
 /* ---- run_setup.c ---- */
 
 /* The body of run.begin for the options (after the tools are known). */
@@ -66,6 +89,10 @@ weft_status run_begin_body(weft_run *r, const char *task, cJSON **out, weft_erro
 weft_status run_open_tools(weft_run *r, const cJSON *begin, weft_error *err);
 /* Model, dialect, and the timeline over the state's ids. */
 weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err);
+/* WEFT_E_MODEL if the model is not the one that the run began with. */
+weft_status run_check_model(const weft_run *r, const cJSON *begin, weft_error *err);
+/* --system: text, or the content of @FILE. */
+weft_status run_read_system(const char *text, weft_buffer *out, weft_error *err);
 weft_status run_open_timeline(weft_run *r, weft_error *err);
 /* Limits, sampler and offered tools from run.begin; limits may be raised by this call's options. */
 weft_status run_read_begin(weft_run *r, weft_error *err);
@@ -86,5 +113,7 @@ weft_status run_print_calls(weft_run *r, weft_error *err);
 
 /* From the state's phase to the answer; writes run.end. Returns the status of the run. */
 weft_status run_loop(weft_run *r, weft_error *err);
+/* "answer", "limit", ...: why a run with this status ended. */
+const char *run_end_reason(weft_status status);
 
 #endif

@@ -65,7 +65,7 @@ static bool approved(weft_run *r, const run_call *c, const char **why)
     *why = "the approval policy denies it";
     if (strcmp(mode, "never") == 0 || strcmp(rule, "deny") == 0) return false;
     if (strcmp(mode, "ask") != 0 && strcmp(rule, "ask") != 0) return true;
-    if (isatty(STDIN_FILENO) != 1 || isatty(STDERR_FILENO) != 1) {
+    if (r->unattended || isatty(STDIN_FILENO) != 1 || isatty(STDERR_FILENO) != 1) {
         *why = "it needs approval and there is no terminal to ask on";
         return false;
     }

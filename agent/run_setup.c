@@ -35,7 +35,7 @@ static void option_key(weft_option id, char out[32])
     out[n] = '\0';
 }
 
-static weft_status read_system(const char *text, weft_buffer *out, weft_error *err)
+weft_status run_read_system(const char *text, weft_buffer *out, weft_error *err)
 {
     if (text[0] == '@') return weft_file_read(text + 1, 1 << 20, out, err);
     weft_buffer_puts(out, text);
@@ -85,7 +85,7 @@ weft_status run_begin_body(weft_run *r, const char *task, cJSON **out, weft_erro
     cJSON *body = cJSON_CreateObject();
     weft_status status = add_model(r, body, err);
     if (!status && o->value[OPT_SYSTEM].text) {
-        status = read_system(o->value[OPT_SYSTEM].text, &system, err);
+        status = run_read_system(o->value[OPT_SYSTEM].text, &system, err);
         if (!status) cJSON_AddStringToObject(body, "system", weft_buffer_str(&system));
     }
     cJSON_AddStringToObject(body, "task", task);
@@ -272,7 +272,7 @@ static int on_load(void *context, const char *what, int64_t done, int64_t total)
     return weft_interrupted;
 }
 
-static weft_status check_model(const weft_run *r, const cJSON *begin, weft_error *err)
+weft_status run_check_model(const weft_run *r, const cJSON *begin, weft_error *err)
 {
     const char *recorded =
         weft_json_string(cJSON_GetObjectItemCaseSensitive(begin, "model"), "sha256");
@@ -286,6 +286,21 @@ static weft_status check_model(const weft_run *r, const cJSON *begin, weft_error
                          "file back that has the SHA-256 %s",
                          r->id, weft_model_get_info(r->model)->path,
                          recorded ? recorded : "of run.begin");
+    return WEFT_OK;
+}
+
+/* --draft decides nothing but speed, so it is no part of run.begin. */
+static weft_status read_draft(weft_run *r, weft_error *err)
+{
+    enum { MOST = 7 };
+    const char *text = weft_option_text(r->options, OPT_DRAFT);
+    char *end;
+    long most = strcmp(text, "auto") == 0 ? -1 : strcmp(text, "off") == 0 ? 0 : strtol(text, &end, 10);
+    if (most > 0 && (*end || most > MOST)) most = -2;
+    if (most < -1 || (most == 0 && strcmp(text, "off") != 0))
+        return weft_fail(err, WEFT_E_USAGE, "--draft \"%s\": auto, off or 1 to %d is expected",
+                         text, MOST);
+    r->draft = (int)most;
     return WEFT_OK;
 }
 
@@ -307,9 +322,10 @@ weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err)
     };
     weft_status status = engine_kv_type(setting(r, begin, OPT_KV_TYPE), &options.kv_type, err);
     if (!status) status = engine_memory(r->options, &options, err);
+    if (!status) status = read_draft(r, err);
     if (!status) status = models_resolve(name ? name : "", &path, err);
     if (!status) status = weft_model_open(&r->model, path, &options, err);
-    if (!status && begin) status = check_model(r, begin, err);
+    if (!status && begin) status = run_check_model(r, begin, err);
     if (!status)
         status =
             weft_dialect_open(&r->dialect, r->model, dialect && *dialect ? dialect : NULL, err);
@@ -337,6 +353,7 @@ weft_status run_open_timeline(weft_run *r, weft_error *err)
     if (from_segments) memcpy(ids, s->id, from_segments * sizeof *ids);
     if (n_forced) memcpy(ids + from_segments, forced, n_forced * sizeof *ids);
     status = weft_timeline_open(&r->timeline, r->model, kv, ids, from_segments + n_forced, err);
+    if (!status) status = weft_timeline_guess(r->timeline, r->draft, err);
     if (status) goto done;
     /* the counter lives in the page file: if that was lost, go on from what the trace knows */
     int64_t counted_so_far = weft_timeline_evaluated(r->timeline);
@@ -388,10 +405,14 @@ weft_status run_read_begin(weft_run *r, weft_error *err)
 void run_close(weft_run *r)
 {
     weft_timeline_close(r->timeline);
-    weft_dialect_close(r->dialect);
-    weft_model_close(r->model);
+    if (r->borrowed) {
+        if (r->dialect) weft_dialect_forget(r->dialect); /* the toolset's schemas end here */
+    } else {
+        weft_dialect_close(r->dialect);
+        weft_model_close(r->model);
+        weft_launcher_stop(r->launcher);
+    }
     weft_toolset_free(r->tools);
-    weft_launcher_stop(r->launcher);
     run_state_free(&r->state);
     for (size_t i = 0; r->schema && i < r->n_offered; i++) weft_schema_free(r->schema[i]);
     free(r->schema);

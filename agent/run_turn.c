@@ -196,6 +196,9 @@ static weft_status record(weft_run *r, const weft_turn_result *result, bool cut,
     weft_json_add_int(body, "prefilled", r->prefilled);
     weft_json_add_int(body, "prefill_ns", r->prefill_ns);
     weft_json_add_int(body, "decode_ns", r->decode_ns);
+    int64_t accepted, drafted = weft_timeline_guessed(r->timeline, &accepted);
+    weft_json_add_int(body, "drafted", drafted - r->drafted_before);
+    weft_json_add_int(body, "accepted", accepted - r->accepted_before);
     weft_json_add_int(body, "length", weft_timeline_length(r->timeline));
     cJSON_AddBoolToObject(body, "ended", result->ended);
     if (cut) cJSON_AddTrueToObject(body, "cut");
@@ -236,6 +239,7 @@ weft_status run_turn(weft_run *r, weft_error *err)
     r->n_sampled = r->n_recorded = 0;
     r->prefilled = r->prefill_ns = r->decode_ns = r->jumped = 0;
     r->decoding = false;
+    r->drafted_before = weft_timeline_guessed(r->timeline, &r->accepted_before);
     weft_status status = begin(r, &turn, err);
     bool cut = r->state.user != NULL;
     if (!status && cut) {

@@ -152,7 +152,7 @@ static void cancel_send(exchange *x)
     x->deadline_ns = weft_monotonic_ns() + (int64_t)GRACE_MS * 1000000;
 }
 
-static weft_status exchange_loop(exchange *x, const volatile int *cancel, weft_error *err)
+static weft_status exchange_loop(exchange *x, const atomic_int *cancel, weft_error *err)
 {
     while (x->reply_got < sizeof x->reply) {
         bool sending = x->request_sent < x->request.size;
@@ -182,7 +182,7 @@ static weft_status exchange_loop(exchange *x, const volatile int *cancel, weft_e
 
 /* Writing to a pipe without reader raises SIGPIPE, and a library must not change how the program
  * takes signals: block it in this thread, and swallow the one that may have come. */
-static weft_status exchange_run(exchange *x, const volatile int *cancel, weft_error *err)
+static weft_status exchange_run(exchange *x, const atomic_int *cancel, weft_error *err)
 {
     sigset_t pipe_signal, before, pending;
     sigemptyset(&pipe_signal);
@@ -221,7 +221,7 @@ static weft_status result_fill(exchange *x, weft_sandbox_result *out, weft_error
 }
 
 weft_status weft_sandbox_run(weft_launcher *launcher, const weft_sandbox_request *request,
-                             const volatile int *cancel, weft_sandbox_result *out, weft_error *err)
+                             const atomic_int *cancel, weft_sandbox_result *out, weft_error *err)
 {
     exchange *x = calloc(1, sizeof *x);
     if (!x) return weft_fail(err, WEFT_E_MEMORY, "sandbox: out of memory for a call");

@@ -10,6 +10,8 @@
 
 #include "base/base.h"
 
+#include <stdatomic.h>
+
 typedef struct weft_launcher weft_launcher;
 
 /* Forks the launcher. Call before threads exist and before a model is loaded. It holds no secret, no
@@ -81,7 +83,7 @@ typedef struct weft_sandbox_result {
  * confined; WEFT_E_NOT_FOUND if argv[0] does not exist inside. `cancel` (may be NULL) is polled:
  * non-zero kills the workload. The result is freed with weft_sandbox_result_free. */
 weft_status weft_sandbox_run(weft_launcher *launcher, const weft_sandbox_request *request,
-                             const volatile int *cancel, weft_sandbox_result *out, weft_error *err);
+                             const atomic_int *cancel, weft_sandbox_result *out, weft_error *err);
 void weft_sandbox_result_free(weft_sandbox_result *result);
 
 /* The level and layers in force, found by doing: canonical JSON object

@@ -176,7 +176,7 @@ static weft_status finish(const weft_toolset *set, tool_output *output, weft_too
 }
 
 weft_status weft_toolset_call(weft_toolset *set, const char *name, const cJSON *arguments,
-                              const volatile int *cancel, weft_tool_result *out, weft_error *err)
+                              const atomic_int *cancel, weft_tool_result *out, weft_error *err)
 {
     weft_error why;
     tool_output output = {.facts = cJSON_CreateObject()};

@@ -22,7 +22,7 @@ typedef struct tool_call {
     const weft_toolset *set;
     const tool *tool;
     const cJSON *arguments; /* they conform to the tool's schema */
-    const volatile int *cancel;
+    const atomic_int *cancel;
 } tool_call;
 
 /* Zeroed at the start of a call. */

@@ -77,7 +77,7 @@ weft_status weft_toolset_check(const weft_toolset *set, const char *name, const 
  * status means weft itself cannot go on (WEFT_E_SANDBOX, WEFT_E_MEMORY, WEFT_E_INTERRUPTED when
  * *cancel became non-zero). Thread-safe for different calls. */
 weft_status weft_toolset_call(weft_toolset *set, const char *name, const cJSON *arguments,
-                              const volatile int *cancel, weft_tool_result *out, weft_error *err);
+                              const atomic_int *cancel, weft_tool_result *out, weft_error *err);
 void weft_tool_result_free(weft_tool_result *result);
 
 #endif

@@ -102,7 +102,7 @@ static void calls_really_overlap(void **state)
 /* Does something once the deaf workload's daemon is alive on the host. */
 typedef struct trigger {
     const char *token;
-    volatile int *cancel; /* set to 1 */
+    atomic_int *cancel; /* set to 1 */
     pid_t victim;         /* or killed */
     bool worker, init;    /* or those of the call killed */
 } trigger;
@@ -135,7 +135,7 @@ static weft_status run_until(fixture *f, weft_launcher *launcher, trigger *t,
 static void cancel_kills_everything(void **state)
 {
     fixture *f = *state;
-    volatile int cancel = 0;
+    atomic_int cancel = 0;
     trigger t = {.cancel = &cancel};
     weft_sandbox_result r;
     weft_error err;

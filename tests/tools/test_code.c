@@ -177,7 +177,7 @@ static void nothing_outside_is_reached(void **state)
     call_holds(&s, "read_file", "{\"path\":\"hard\"}", true, "second name");
 }
 
-static volatile int cancel;
+static atomic_int cancel;
 
 static void *cancel_soon(void *context)
 {

@@ -171,7 +171,7 @@ static void an_interrupted_call_says_so(void **state)
 {
     weft_tool_result r;
     weft_error err;
-    volatile int cancel = 1;
+    atomic_int cancel = 1;
     cJSON *arguments = NULL;
     assert_int_equal(weft_json_parse("{\"expression\":\"1\"}", 18, &arguments, NULL), WEFT_OK);
     assert_int_equal(weft_toolset_call(s.set, "calculator", arguments, &cancel, &r, &err),
