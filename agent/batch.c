@@ -124,7 +124,7 @@ static weft_status go_on(weft_run *r, bool *out_empty, weft_error *err)
     free(r->id); /* the trace gives it back */
     r->id = NULL;
     weft_status status = run_read_trace(r, true, err);
-    *out_empty = status == WEFT_E_NOT_FOUND || (r->trace && weft_trace_size(r->trace) == 0);
+    *out_empty = status == WEFT_E_NOT_FOUND;
     if (!status) status = run_open_tools(r, r->state.begin, err);
     if (!status) status = run_check_model(r, r->state.begin, err);
     return status ? status : run_reopen(r, NULL, NULL, err);

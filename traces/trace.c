@@ -127,7 +127,7 @@ static weft_status load_end(weft_trace *t, bool for_writing, weft_error *err)
                          "%s: holds %lld of %lld events; weft trace verify names the first missing",
                          t->path, (long long)rows, (long long)size);
     if (for_writing && size == 0)
-        return weft_fail(err, WEFT_E_STORAGE,
+        return weft_fail(err, WEFT_E_NOT_FOUND,
                          "%s: holds no event, its run never began; start a new run", t->path);
     if (size == 0) return WEFT_OK;
     if (!for_writing) {
