@@ -209,7 +209,7 @@ static void advance(weft_timeline *t)
 {
     int64_t end = t->step_from + (int64_t)t->step_n;
     bool whole = end >= t->n_ids;
-    t->n_counted = t->step_from;
+    if (t->n_counted > t->step_from) t->n_counted = t->step_from; /* the last one, again */
     t->n_evaluated = whole ? t->n_ids : end;
     t->n_ahead = whole ? (size_t)(end - t->n_ids) : 0;
     t->n_guessed += (int64_t)t->n_ahead;

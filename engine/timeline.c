@@ -27,7 +27,7 @@ static weft_status allocate(weft_timeline *t, weft_error *err)
 
 static void release(weft_timeline *t)
 {
-    weft_kv_close(t->kv, t->n_evaluated);
+    weft_kv_close(t->kv, t->n_counted);
     free(t->ids);
     free(t->logits);
     free(t->weight);
@@ -62,11 +62,12 @@ void weft_timeline_close(weft_timeline *timeline)
 {
     if (!timeline) return;
     /* A page that cannot be sealed is recomputed by whoever opens the timeline next. */
-    (void)weft_kv_seal(timeline->kv, timeline->ids, timeline->n_evaluated, true, NULL, NULL, NULL);
+    (void)weft_kv_seal(timeline->kv, timeline->ids, timeline->n_counted, true, NULL, NULL, NULL);
     release(timeline);
 }
 
-/* Ids that were guessed are evaluated already; the first that was not ends the guesses. */
+/* Ids that were guessed are evaluated already; the first that was not ends the guesses. They count with
+ * the next evaluation: who stops before it leaves the last id pending, as without guesses. */
 static void pass_guesses(weft_timeline *t)
 {
     while (t->n_ahead > 0 && t->n_evaluated < t->n_ids &&
@@ -75,8 +76,6 @@ static void pass_guesses(weft_timeline *t)
         t->at++;
         t->n_ahead--;
         t->n_guessed_right++;
-        weft_kv_count(t->kv, 1);
-        t->n_counted++;
     }
     if (t->n_evaluated < t->n_ids) t->n_ahead = t->n_guess = 0;
 }

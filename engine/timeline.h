@@ -20,7 +20,7 @@ struct weft_timeline {
     weft_kv *kv;
     int32_t *ids; /* [context] */
     int64_t n_ids, n_evaluated, restored;
-    int64_t n_counted; /* evaluated positions that the page file's counter knows */
+    int64_t n_counted; /* positions that the page file's counter knows, and a close keeps */
     bool has_logits;
     float
         *logits; /* [WEFT_GUESSES + 1][n_vocab]: after position n_evaluated - 1, after each guess */

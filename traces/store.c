@@ -147,6 +147,11 @@ static weft_status schema_check(sqlite3 *db, const char *path, weft_error *err)
         status = trace_sql_fail(db, WEFT_E_VERIFY, err, "%s: read its schema", path);
         goto done;
     }
+    if (id == 0 && (step = sqlite3_step(q)) == SQLITE_DONE) { /* killed while it was created */
+        status = weft_fail(err, WEFT_E_NOT_FOUND,
+                           "%s: is empty, its run never began; start a new run", path);
+        goto done;
+    }
     while (same && (step = sqlite3_step(q)) == SQLITE_ROW) {
         const char *name = (const char *)sqlite3_column_text(q, 0);
         const char *sql = (const char *)sqlite3_column_text(q, 1);
