@@ -111,7 +111,7 @@ def killed_anywhere_it_comes_to_the_same():
         expect(kills >= 6, "only", kills, "kills")
         done = killed.weft("batch", "-m", TINY, *SAMPLER, "-j", 4, write(killed, tasks))
         equal([json.loads(line) for line in done.stdout.splitlines()], wanted, "after kills")
-        for r in got:
+        for r in wanted:
             equal(timeline(killed.events(r["run"])), timeline(whole.events(r["run"])), r["run"])
 
 
