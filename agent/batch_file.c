@@ -140,6 +140,7 @@ static bool decides(weft_option id)
     case OPT_MODEL:
     case OPT_THREADS:
     case OPT_ISA:
+    case OPT_MEMORY:
     case OPT_DRAFT:
     case OPT_AT_ONCE:
     case OPT_MAX_TURNS:

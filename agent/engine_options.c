@@ -4,6 +4,7 @@
 #include "agent/models.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 weft_status engine_kv_type(const char *name, weft_kv_type *out, weft_error *err)
 {

@@ -131,7 +131,7 @@ done:
 
 /* ---- the connection ---- */
 
-static weft_status schema_check(sqlite3 *db, const char *path, weft_error *err)
+static weft_status schema_check(sqlite3 *db, const char *path, bool writing, weft_error *err)
 {
     static const char list[] = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL";
     sqlite3_stmt *q = NULL;
@@ -147,7 +147,8 @@ static weft_status schema_check(sqlite3 *db, const char *path, weft_error *err)
         status = trace_sql_fail(db, WEFT_E_VERIFY, err, "%s: read its schema", path);
         goto done;
     }
-    if (id == 0 && (step = sqlite3_step(q)) == SQLITE_DONE) { /* killed while it was created */
+    /* its creator was killed: only who may begin it anew is told so */
+    if (writing && id == 0 && sqlite3_step(q) == SQLITE_DONE) {
         status = weft_fail(err, WEFT_E_NOT_FOUND,
                            "%s: is empty, its run never began; start a new run", path);
         goto done;
@@ -225,7 +226,7 @@ weft_status trace_connect_reader(weft_trace *t, weft_error *err)
         connection_harden(t->db);
     }
     if (!t->db) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
-    return schema_check(t->db, t->path, err);
+    return schema_check(t->db, t->path, false, err);
 }
 
 weft_status trace_connect_writer(weft_trace *t, bool create, weft_error *err)
@@ -238,7 +239,7 @@ weft_status trace_connect_writer(weft_trace *t, bool create, weft_error *err)
     connection_harden(t->db);
     if (sqlite3_db_readonly(t->db, "main") == 1) /* SQLite falls back to reading silently */
         return weft_fail(err, WEFT_E_STORAGE, "open %s: it is write-protected", t->path);
-    if (!create && (status = schema_check(t->db, t->path, err))) return status;
+    if (!create && (status = schema_check(t->db, t->path, true, err))) return status;
     if (sqlite3_prepare_v2(t->db, "PRAGMA journal_mode=WAL", -1, &q, NULL) != SQLITE_OK ||
         sqlite3_step(q) != SQLITE_ROW)
         status = trace_sql_fail(t->db, WEFT_E_STORAGE, err, "open %s", t->path);

@@ -19,8 +19,8 @@ weft_status weft_trace_create(weft_trace **out, const char *dir, const char *run
                               weft_error *err);
 /* Opens an existing trace: for_writing takes the single-writer lock (WEFT_E_STORAGE "in use by pid
  * N" if another holds it), verifies the last link and that no event is missing. `path` is a run
- * directory or a trace.db. WEFT_E_NOT_FOUND, also if it is an empty database or a writer finds
- * no event; WEFT_E_VERIFY if it is no trace or a damaged one. */
+ * directory or a trace.db. WEFT_E_NOT_FOUND, also if a writer finds an empty database or no
+ * event; WEFT_E_VERIFY if it is no trace or a damaged one. */
 weft_status weft_trace_open(weft_trace **out, const char *path, bool for_writing, weft_error *err);
 /* Puts everything on disk and closes, also on failure. NULL is allowed. */
 weft_status weft_trace_close(weft_trace *trace, weft_error *err);

@@ -389,6 +389,7 @@ static void foreign_schemas_are_refused(void **state)
     assert_int_equal(weft_trace_open(&t, path, false, NULL), WEFT_E_VERIFY);
     assert_int_equal(weft_file_write(path, "", 0, 0600, NULL), WEFT_OK);
     assert_int_equal(weft_trace_open(&t, path, false, NULL), WEFT_E_VERIFY);
+    assert_int_equal(weft_trace_open(&t, path, true, NULL), WEFT_E_NOT_FOUND); /* never began */
     assert_int_equal(weft_trace_open(&t, "/nowhere/at/all", false, NULL), WEFT_E_NOT_FOUND);
 }
 
