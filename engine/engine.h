@@ -48,6 +48,9 @@ typedef struct weft_engine_options {
      * others are read from the file's mapping, with the same results, slower: the file must stay as it is. */
     bool limit_memory;
     size_t memory;
+    const char *prefix_dir; /* where its timelines share pages with other runs; NULL: nowhere */
+    const uint8_t *file_digest; /* of the whole file, where it is known: pages are named by it. NULL:
+                                       by the fingerprint, which samples the weights */
     weft_progress progress; /* may be NULL */
     void *progress_context;
 } weft_engine_options;
@@ -119,12 +122,27 @@ const char *weft_model_vocabulary_notice(const weft_model *model);
 
 typedef struct weft_timeline weft_timeline;
 
-/* Opens a timeline over known ids (n may be 0). kv_dir: directory of its page file, created if
- * missing; NULL keeps pages in memory only. Pages whose digest matches model, KV type and these ids are
- * taken over; the rest of the ids counts as pending. The file is locked: WEFT_E_STORAGE if another
- * process has it. */
+/* Opens a timeline over known ids (n may be 0). kv_dir: directory of its pages, created if missing;
+ * NULL keeps pages in memory only. Pages that were made for model, KV type and these ids, here or, with
+ * prefix_dir, in any run, are taken over; the rest of the ids counts as pending. The directory is locked:
+ * WEFT_E_STORAGE if another process has it. */
 weft_status weft_timeline_open(weft_timeline **out, weft_model *model, const char *kv_dir,
                                const int32_t *ids, size_t n, weft_error *err);
+/* The same, and pages of another timeline are taken over up to where its ids differ: complete ones by
+ * hard link, of the last one a copy. That timeline may be closed, or open in another process. */
+typedef struct weft_kv_source {
+    const char *kv_dir;
+    const int32_t *ids; /* [n] all ids of that timeline */
+    size_t n;
+} weft_kv_source;
+weft_status weft_timeline_open_from(weft_timeline **out, weft_model *model, const char *kv_dir,
+                                    const weft_kv_source *source, const int32_t *ids, size_t n,
+                                    weft_error *err);
+/* A new timeline over the first `length` ids of `from`, with their KV: whatever is evaluated there is not
+ * evaluated again. Complete pages are shared if both have a directory, else everything is copied.
+ * WEFT_E_INVALID if `from` is shorter. `from` stays as it is. */
+weft_status weft_timeline_fork(weft_timeline **out, weft_timeline *from, int64_t length,
+                               const char *kv_dir, weft_error *err);
 /* Seals the last, partial page so that a later open takes it over, then closes. NULL allowed. */
 void weft_timeline_close(weft_timeline *timeline);
 
@@ -141,11 +159,18 @@ weft_status weft_timeline_evaluate_each(weft_timeline *timeline, weft_logits_vis
 int64_t weft_timeline_length(const weft_timeline *timeline);
 int64_t weft_timeline_pending(const weft_timeline *timeline);
 const int32_t *weft_timeline_ids(const weft_timeline *timeline);
-/* Tokens taken over from pages at open; tokens evaluated on this page file by all processes so far
- * (kept in the file, survives kill -9; in memory-only mode: by this object). */
+/* Tokens taken over from pages by this object. By all processes that had this directory so far (kept
+ * in it, survives kill -9; in memory-only mode: by this object): tokens evaluated, and tokens whose pages
+ * came from elsewhere, from other runs or a fork's parent. */
 int64_t weft_timeline_restored(const weft_timeline *timeline);
 int64_t weft_timeline_evaluated(const weft_timeline *timeline);
-/* Called when a page of 64 positions is complete and its digest is in the file. */
+int64_t weft_timeline_shared(const weft_timeline *timeline);
+/* Removes pages from a prefix_dir, those used longest ago first, until what the directory alone holds is
+ * at most budget_bytes; a page that a run has too is not counted and stays. Safe beside other processes.
+ * Returns the bytes that became free. */
+int64_t weft_prefix_trim(const char *prefix_dir, int64_t budget_bytes);
+/* Called when a page of 64 positions is complete and sealed. The digest binds its ids, the model and its
+ * bytes. */
 typedef weft_status (*weft_page_visit)(void *context, int64_t page,
                                        const uint8_t digest[WEFT_DIGEST_BYTES], weft_error *err);
 void weft_timeline_on_page(weft_timeline *timeline, weft_page_visit visit, void *context);

@@ -84,6 +84,7 @@ static weft_status read_info(weft_model *m, const char *path, weft_error *err)
     weft_gguf_fingerprint(m->file, info->fingerprint);
     for (size_t i = 0; i < weft_gguf_tensor_count(m->file); i++) /* pages around its samples */
         weft_gguf_release(m->file, weft_gguf_tensor_at(m->file, i));
+    memcpy(m->kv_identity, info->fingerprint, sizeof m->kv_identity);
     size_t missing = weft_tokenizer_missing_bytes(m->tokenizer);
     if (missing > 0 &&
         asprintf(
@@ -240,6 +241,14 @@ static weft_status open_weights(weft_model *m, const weft_engine_options *o, wef
     return WEFT_OK;
 }
 
+static weft_status share_pages(weft_model *m, const weft_engine_options *o, weft_error *err)
+{
+    if (o->file_digest) memcpy(m->kv_identity, o->file_digest, sizeof m->kv_identity);
+    if (!o->prefix_dir) return WEFT_OK;
+    m->prefix_dir = strdup(o->prefix_dir);
+    return m->prefix_dir ? WEFT_OK : weft_fail(err, WEFT_E_MEMORY, "model: out of memory");
+}
+
 weft_status weft_model_open(weft_model **out, const char *path, const weft_engine_options *options,
                             weft_error *err)
 {
@@ -256,6 +265,7 @@ weft_status weft_model_open(weft_model **out, const char *path, const weft_engin
     e = weft_tokenizer_new(&m->tokenizer, m->file, err);
     if (!e) e = read_info(m, path, err);
     if (!e && !o->vocab_only) e = open_weights(m, o, err);
+    if (!e) e = share_pages(m, o, err);
     /* a vocabulary may come without a model, or with one of an architecture not known here */
     if (!e && o->vocab_only && !read_hparams(m, o, &own)) {
         e = place_weights(m, o, err);
@@ -287,6 +297,7 @@ void weft_model_close(weft_model *model)
     free(model->scratch.pick);
     for (size_t i = 0; i < sizeof model->text / sizeof *model->text; i++) free(model->text[i]);
     weft_placement_free(&model->placement);
+    free(model->prefix_dir);
     free(model->notice);
     free(model->memory_notice);
     free(model);

@@ -66,6 +66,8 @@ struct weft_model {
     double *inv_freq[2];      /* [rope_dim / 2]: of full layers, of sliding ones */
 
     weft_kv_layout kv;
+    uint8_t kv_identity[WEFT_DIGEST_BYTES]; /* of the file, in the names of its pages */
+    char *prefix_dir;                       /* of pages that its timelines share, or NULL */
     int64_t context;
     int chunk; /* most tokens of one forward pass */
     weft_scratch scratch;

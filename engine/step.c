@@ -209,7 +209,11 @@ static void advance(weft_timeline *t)
 {
     int64_t end = t->step_from + (int64_t)t->step_n;
     bool whole = end >= t->n_ids;
-    if (t->n_counted > t->step_from) t->n_counted = t->step_from; /* the last one, again */
+    if (t->n_counted > t->step_from) { /* the last one, again; if another run computed it, now it is ours */
+        if (t->borrowed_to == t->n_counted) weft_kv_count(t->kv, 0, -1);
+        t->n_counted = t->step_from;
+    }
+    t->borrowed_to = 0;
     t->n_evaluated = whole ? t->n_ids : end;
     t->n_ahead = whole ? (size_t)(end - t->n_ids) : 0;
     t->n_guessed += (int64_t)t->n_ahead;
@@ -241,7 +245,7 @@ void step_forward(weft_step_item *item, size_t n, weft_logits_visit visit, void 
 
 static void count_to(weft_timeline *t, int64_t position)
 {
-    weft_kv_count(t->kv, position - t->n_counted);
+    weft_kv_count(t->kv, position - t->n_counted, 0);
     t->n_counted = position;
 }
 
@@ -265,7 +269,10 @@ weft_status step_settle(weft_timeline *t, weft_error *err)
 
 void weft_step(weft_step_item *item, size_t n)
 {
-    for (size_t i = 0; i < n; i++) item[i].status = WEFT_OK;
+    for (size_t i = 0; i < n; i++) {
+        item[i].status = WEFT_OK;
+        timeline_take_over(item[i].timeline);
+    }
     step_forward(item, n, NULL, NULL);
     for (size_t i = 0; i < n; i++) {
         if (!item[i].status) item[i].status = step_settle(item[i].timeline, &item[i].err);

@@ -1,7 +1,8 @@
 /* A timeline: ids, how many of them are evaluated, their KV pages, and the logits after the last
  * one. Drawn in timeline.h.
  *
- * Ids are only ever added. Evaluation takes the pending ones a step at a time (step.c): make the
+ * Ids are only ever added. Before pending ids are evaluated at the start of a page, pages that another
+ * run made for the same ids are taken over. Evaluation takes the pending ones a step at a time (step.c): make the
  * step's pages writable, forward, count, seal what became complete. An error leaves n_evaluated where
  * the last whole step ended, so the same call may be made again. Everything is allocated at open;
  * evaluating and drawing allocate nothing.
@@ -36,8 +37,38 @@ static void release(weft_timeline *t)
     free(t);
 }
 
+/* Takes over what there is of the pending ids, which begin a page. */
+static void take_over(weft_timeline *t)
+{
+    int64_t shared = weft_kv_counted(t->kv).shared;
+    int64_t to = weft_kv_restore(t->kv, t->ids, t->n_evaluated, t->n_ids);
+    if (weft_kv_counted(t->kv).shared > shared) t->borrowed_to = to;
+    t->restored += to - t->n_evaluated;
+    if (to > t->n_evaluated) t->has_logits = false;
+    t->n_evaluated = t->n_counted = to;
+}
+
+void timeline_take_over(weft_timeline *t)
+{
+    if (t->n_evaluated % WEFT_PAGE == 0 && t->n_ids - t->n_evaluated >= WEFT_PAGE) take_over(t);
+}
+
+static void inherit(weft_timeline *t, const weft_kv_source *source)
+{
+    int64_t n = 0, most = t->n_ids < (int64_t)source->n ? t->n_ids : (int64_t)source->n;
+    while (n < most && t->ids[n] == source->ids[n]) n++;
+    weft_kv_inherit(t->kv, source->kv_dir, source->ids, (int64_t)source->n, n);
+}
+
 weft_status weft_timeline_open(weft_timeline **out, weft_model *model, const char *kv_dir,
                                const int32_t *ids, size_t n, weft_error *err)
+{
+    return weft_timeline_open_from(out, model, kv_dir, NULL, ids, n, err);
+}
+
+weft_status weft_timeline_open_from(weft_timeline **out, weft_model *model, const char *kv_dir,
+                                    const weft_kv_source *source, const int32_t *ids, size_t n,
+                                    weft_error *err)
 {
     if (!model->layer)
         return weft_fail(err, WEFT_E_USAGE, "timeline: the model was opened without its weights");
@@ -47,13 +78,45 @@ weft_status weft_timeline_open(weft_timeline **out, weft_model *model, const cha
     weft_status status = allocate(t, err);
     if (!status)
         status =
-            weft_kv_open(&t->kv, kv_dir, &model->kv, model->info.fingerprint, model->context, err);
+            weft_kv_open(&t->kv, kv_dir, &model->kv, model->kv_identity, model->context, err);
     if (!status) status = weft_timeline_append(t, ids, n, err);
     if (status) {
         release(t);
         return status;
     }
-    t->restored = t->n_evaluated = t->n_counted = weft_kv_restore(t->kv, t->ids, t->n_ids);
+    if (model->prefix_dir) weft_kv_share(t->kv, model->prefix_dir);
+    if (source) inherit(t, source);
+    take_over(t);
+    *out = t;
+    return WEFT_OK;
+}
+
+weft_status weft_timeline_fork(weft_timeline **out, weft_timeline *from, int64_t length,
+                               const char *kv_dir, weft_error *err)
+{
+    if (length < 0 || length > from->n_ids)
+        return weft_fail(err, WEFT_E_INVALID, "fork at token %lld: the timeline has %lld",
+                         (long long)length, (long long)from->n_ids);
+    const weft_kv_source source = {weft_kv_dir(from->kv), from->ids, (size_t)from->n_ids};
+    weft_timeline *t = NULL;
+    weft_status status = weft_timeline_open_from(
+        &t, from->model, kv_dir, source.kv_dir ? &source : NULL, from->ids, (size_t)length, err);
+    if (status) return status;
+    int64_t known = from->n_evaluated < length ? from->n_evaluated : length;
+    status = weft_kv_copy(t->kv, from->kv, t->n_evaluated, known, err);
+    if (known > t->n_evaluated) {
+        t->restored += known - t->n_evaluated;
+        t->n_evaluated = t->n_counted = t->borrowed_to = known;
+    }
+    if (!status) status = weft_kv_seal(t->kv, t->ids, t->n_evaluated, false, NULL, NULL, err);
+    if (status) {
+        release(t);
+        return status;
+    }
+    if (from->has_logits && from->n_evaluated == length) {
+        memcpy(t->logits, weft_timeline_logits(from), t->model->h.n_vocab * sizeof *t->logits);
+        t->has_logits = true;
+    }
     *out = t;
     return WEFT_OK;
 }
@@ -122,9 +185,12 @@ static weft_status step_once(weft_timeline *t, weft_logits_visit visit, void *co
 static weft_status evaluate(weft_timeline *t, weft_logits_visit visit, void *visit_context,
                             weft_progress progress, void *context, weft_error *err)
 {
+    if (!visit) timeline_take_over(t);
     const int64_t start = timeline_next(t);
     if (start == t->n_ids) return step_settle(t, err); /* what guesses completed */
     while (timeline_next(t) < t->n_ids) {
+        if (!visit) timeline_take_over(t);
+        if (timeline_next(t) == t->n_ids) break;
         weft_status status = step_once(t, visit, visit_context, err);
         if (status) return status;
         (void)WEFT_FAULT_POINT("engine.chunk");
@@ -198,7 +264,12 @@ int64_t weft_timeline_restored(const weft_timeline *timeline)
 
 int64_t weft_timeline_evaluated(const weft_timeline *timeline)
 {
-    return weft_kv_evaluated(timeline->kv);
+    return weft_kv_counted(timeline->kv).evaluated;
+}
+
+int64_t weft_timeline_shared(const weft_timeline *timeline)
+{
+    return weft_kv_counted(timeline->kv).shared;
 }
 
 void weft_timeline_on_page(weft_timeline *timeline, weft_page_visit visit, void *context)

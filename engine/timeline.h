@@ -21,6 +21,7 @@ struct weft_timeline {
     int32_t *ids; /* [context] */
     int64_t n_ids, n_evaluated, restored;
     int64_t n_counted; /* positions that the page file's counter knows, and a close keeps */
+    int64_t borrowed_to; /* the last pages taken over came from elsewhere and end here */
     bool has_logits;
     float
         *logits; /* [WEFT_GUESSES + 1][n_vocab]: after position n_evaluated - 1, after each guess */
@@ -42,6 +43,8 @@ struct weft_timeline {
 /* Where evaluation goes on: n_evaluated, or one before if every id came from pages and the last
  * position is to be computed again for its logits. */
 int64_t timeline_next(const weft_timeline *t);
+/* Takes over pages that other runs made of the pending ids, where those begin a page. */
+void timeline_take_over(weft_timeline *t);
 
 /* ---- step.c ---- */
 

@@ -23,5 +23,5 @@ need_packages() {
 
 build_packages=(gcc libc6-dev meson ninja-build pkg-config python3 python3-pip ca-certificates
     libcurl4-openssl-dev libcjson-dev libsqlite3-dev libsodium-dev libseccomp-dev libpcre2-dev libxml2-dev
-    libmpfr-dev libgmp-dev libzstd-dev)
+    libmpfr-dev libgmp-dev libzstd-dev libxxhash-dev)
 test_packages=(libcmocka-dev clang libclang-rt-14-dev zstd bubblewrap)

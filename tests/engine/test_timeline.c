@@ -1,7 +1,7 @@
-/* The numeric contract and the page file, on a tiny model: however the ids were cut, on however
+/* The numeric contract and the pages of one timeline, on a tiny model: however the ids were cut, on however
  * many threads, by whatever instruction set, restored, killed or damaged: the same bits. */
 #include "tests/engine/count_allocations.h"
-#include "tests/engine/engine_test.h"
+#include "tests/engine/kv_test.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-enum { PAGE = 64, FILE_HEAD = 4096, PAGE_HEAD = 4096 };
+enum { PAGE = 64, PAGE_HEAD = 4096 };
 
 static const char tiny[] = "agent/tiny-agent-f16.gguf";
 
@@ -72,26 +72,35 @@ static void evaluate_in(const rig *r, const char *dir, size_t n)
     weft_timeline_close(t);
 }
 
-static char *pages_path(const char *dir)
-{
-    char *path = weft_path_join(dir, "pages.kv");
-    assert_non_null(path);
-    return path;
-}
-
 static size_t stride(const rig *r)
 {
     size_t page = weft_model_get_info(r->model)->kv_page_bytes;
     return PAGE_HEAD + (page + 4095) / 4096 * 4096;
 }
 
-static void change_file(const char *dir, size_t offset, const void *bytes, size_t n)
+/* File of page p for the rig's ids, as docs/engine.md has it. */
+static char *page_path(const rig *r, const char *dir, size_t p)
 {
-    char *path = pages_path(dir);
+    return kv_test_page_path(r->model, dir, r->f.ids, r->f.n, p);
+}
+
+static void change_page(const rig *r, const char *dir, size_t page, size_t offset,
+                        const void *bytes, size_t n)
+{
+    char *path = page_path(r, dir, page);
+    assert_int_equal(chmod(path, 0600), 0);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     assert_true(fd >= 0 && pwrite(fd, bytes, n, (off_t)offset) == (ssize_t)n);
     close(fd);
     free(path);
+}
+
+static int stop_after_two(void *context, const char *what, int64_t done, int64_t total)
+{
+    int *calls = context;
+    assert_string_equal(what, "prefill");
+    assert_true(done <= total);
+    return ++*calls == 2;
 }
 
 /* ---- the contract ---- */
@@ -219,76 +228,74 @@ static void test_looking_keeps_the_file(void **state)
     remove_temp_dir(dir);
 }
 
-/* After close the file holds the pages in use and nothing more. */
-static void test_file_size(void **state)
+/* After close the directory holds the pages in use and nothing more. */
+static void test_files(void **state)
 {
     const rig *r = *state;
-    char *dir = make_temp_dir(), *path = pages_path(dir);
+    char *dir = make_temp_dir();
     evaluate_in(r, dir, 130);
-    struct stat st;
-    assert_int_equal(stat(path, &st), 0);
-    assert_int_equal(st.st_size, FILE_HEAD + 3 * stride(r));
-    free(path);
+    kv_usage use = kv_usage_of(dir);
+    assert_int_equal(use.sealed, 2);
+    assert_int_equal(use.open, 1);
+    assert_int_equal(use.bytes, 3 * stride(r) + 4096);
+    weft_timeline *t = open_at(r, dir, 140); /* a chunk begins pages that an error leaves unused */
+    int calls = 1;
+    weft_error error;
+    CHECK(weft_timeline_append(t, r->f.ids + 140, r->f.n - 140, err));
+    assert_int_equal(weft_timeline_evaluate(t, stop_after_two, &calls, &error), WEFT_E_INTERRUPTED);
+    weft_timeline_close(t);
+    assert_int_equal(kv_usage_of(dir).open, 1);
     remove_temp_dir(dir);
 }
 
 /* ---- damage ---- */
 
+/* Offsets of kv_page.h: a byte of the header that is checked, or one of the page. */
 static void test_flipped_bytes(void **state)
 {
     const rig *r = *state;
     const size_t page_bytes = weft_model_get_info(r->model)->kv_page_bytes;
     const struct {
-        size_t page, offset; /* in the page, header included */
-    } flips[] = {
-        {0, PAGE_HEAD}, {2, PAGE_HEAD + 5},   {3, PAGE_HEAD + page_bytes - 1}, {5, 16}, {6, 0},
-        {7, 4},         {7, PAGE_HEAD + 4000}};
+        size_t page, offset;
+    } flips[] = {{0, PAGE_HEAD}, {1, 0},  {2, PAGE_HEAD + 5}, {3, PAGE_HEAD + page_bytes - 1},
+                 {4, 8},         {5, 16}, {5, 48},            {6, 12},
+                 {6, 64},        {7, 72}, {7, PAGE_HEAD + 4000}};
     for (size_t i = 0; i < sizeof flips / sizeof *flips; i++) {
         char *dir = make_temp_dir();
         evaluate_in(r, dir, r->f.n);
-        change_file(dir, FILE_HEAD + flips[i].page * stride(r) + flips[i].offset, "\xa7", 1);
+        change_page(r, dir, flips[i].page, flips[i].offset, "\xa7", 1);
         finish_and_compare(r, dir, (int64_t)flips[i].page * PAGE, "flipped byte");
+        finish_and_compare(r, dir, (int64_t)r->f.n, "flipped byte, again");
         remove_temp_dir(dir);
     }
 }
 
-static void test_truncated_file(void **state)
+/* A page that is cut, empty, longer, noise under a right header, or a link. */
+static void test_files_that_are_no_pages(void **state)
 {
     const rig *r = *state;
-    const size_t cuts[] = {0,
-                           1,
-                           100,
-                           FILE_HEAD,
-                           FILE_HEAD + 1,
-                           FILE_HEAD + stride(r) - 1,
-                           FILE_HEAD + stride(r),
-                           FILE_HEAD + 3 * stride(r) + PAGE_HEAD + 77};
-    const int64_t restored[] = {0, 0, 0, 0, 0, 0, 64, 192};
-    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
-        char *dir = make_temp_dir(), *path = pages_path(dir);
+    const size_t cuts[] = {0, 1, PAGE_HEAD - 1, PAGE_HEAD, PAGE_HEAD + 77, stride(r) - 1,
+                           stride(r) + 1};
+    uint8_t *noise = malloc(stride(r));
+    weft_random(noise, stride(r));
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts + 2; i++) {
+        char *dir = make_temp_dir();
         evaluate_in(r, dir, r->f.n);
-        assert_int_equal(truncate(path, (off_t)cuts[i]), 0);
-        finish_and_compare(r, dir, restored[i], "truncated file");
-        finish_and_compare(r, dir, (int64_t)r->f.n, "truncated file, again");
+        size_t p = i % 8, n_cuts = sizeof cuts / sizeof *cuts;
+        char *path = page_path(r, dir, p);
+        if (i < n_cuts) {
+            assert_int_equal(chmod(path, 0600) | truncate(path, (off_t)cuts[i]), 0);
+        } else if (i == n_cuts) {
+            change_page(r, dir, p, PAGE_HEAD, noise, stride(r) - PAGE_HEAD);
+        } else {
+            assert_int_equal(unlink(path) | symlink("/etc/passwd", path), 0);
+        }
+        finish_and_compare(r, dir, (int64_t)p * PAGE, "no page");
+        finish_and_compare(r, dir, (int64_t)r->f.n, "no page, again");
         free(path);
         remove_temp_dir(dir);
     }
-}
-
-/* A file of noise with a right header: states and lengths are believed only with their digest. */
-static void test_noise(void **state)
-{
-    const rig *r = *state;
-    char *dir = make_temp_dir();
-    evaluate_in(r, dir, r->f.n);
-    size_t n = 8 * stride(r);
-    uint8_t *noise = malloc(n);
-    weft_random(noise, n);
-    for (size_t p = 0; p < 8; p++) memcpy(noise + p * stride(r), &(uint32_t[2]){1, 64}, 8);
-    change_file(dir, FILE_HEAD, noise, n);
     free(noise);
-    finish_and_compare(r, dir, 0, "noise");
-    remove_temp_dir(dir);
 }
 
 static void test_other_ids(void **state)
@@ -323,7 +330,12 @@ static void test_other_model(void **state)
     CHECK(weft_timeline_open(&t, other, kv, r->f.ids, r->f.n, err));
     CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
     weft_timeline_close(t);
+    char *theirs = kv_test_page_path(other, kv, r->f.ids, r->f.n, 0), *ours = page_path(r, kv, 0);
     weft_model_close(other);
+    assert_string_not_equal(theirs, ours);
+    assert_int_equal(rename(theirs, ours), 0); /* under our name: its header still names it */
+    free(theirs);
+    free(ours);
     finish_and_compare(r, kv, 0, "another model's pages");
 
     const weft_engine_options wide = {.kv_type = WEFT_KV_F32, .threads = 1};
@@ -332,7 +344,7 @@ static void test_other_model(void **state)
     assert_int_equal(weft_timeline_restored(t), 0);
     weft_timeline_close(t);
     weft_model_close(other);
-    finish_and_compare(r, kv, 0, "another KV type's pages");
+    finish_and_compare(r, kv, (int64_t)r->f.n, "beside another KV type's pages");
     weft_buffer_free(&file);
     free(path);
     free(kv);
@@ -442,16 +454,24 @@ static void test_killed_at_any_moment(void **state)
 
 /* ---- storage ---- */
 
+static weft_status disk_is_full_after(void *context, int64_t page,
+                                      const uint8_t digest[WEFT_DIGEST_BYTES], weft_error *err)
+{
+    const struct rlimit *limit = context;
+    if (page == 2 && setrlimit(RLIMIT_FSIZE, limit)) _exit(10);
+    return WEFT_OK;
+}
+
 static void child_on_full_disk(const rig *r, const char *dir)
 {
-    const struct rlimit limit = {FILE_HEAD + 3 * stride(r), FILE_HEAD + 3 * stride(r)};
+    struct rlimit limit = {stride(r) - 1, RLIM_INFINITY};
     weft_timeline *t = NULL;
     weft_error err = {0};
-    if (setrlimit(RLIMIT_FSIZE, &limit)) _exit(10);
     if (weft_timeline_open(&t, r->model, dir, r->f.ids, r->f.n, &err)) _exit(11);
+    weft_timeline_on_page(t, disk_is_full_after, &limit);
     if (weft_timeline_evaluate(t, NULL, NULL, &err) != WEFT_E_STORAGE) _exit(12);
     if (!strstr(err.message, "no space")) _exit(13);
-    if (weft_timeline_evaluated(t) != 3 * PAGE) _exit(14); /* the last page that fits is used */
+    if (weft_timeline_evaluated(t) != 3 * PAGE) _exit(14); /* what fits is used */
     if (weft_timeline_evaluate(t, NULL, NULL, &err) != WEFT_E_STORAGE) _exit(15);
     weft_timeline_close(t);
     _exit(0);
@@ -560,14 +580,6 @@ static void test_context_overflow(void **state)
         assert_int_equal(weft_timeline_append(t, &bad[i], 1, &error), WEFT_E_INVALID);
     weft_timeline_close(t);
     weft_model_close(model);
-}
-
-static int stop_after_two(void *context, const char *what, int64_t done, int64_t total)
-{
-    int *calls = context;
-    assert_string_equal(what, "prefill");
-    assert_true(done <= total);
-    return ++*calls == 2;
 }
 
 static void test_interrupted(void **state)
@@ -689,10 +701,9 @@ int main(void)
         cmocka_unit_test(test_restore_at_many_lengths),
         cmocka_unit_test(test_restore_all_computes_the_last_again),
         cmocka_unit_test(test_looking_keeps_the_file),
-        cmocka_unit_test(test_file_size),
+        cmocka_unit_test(test_files),
         cmocka_unit_test(test_flipped_bytes),
-        cmocka_unit_test(test_truncated_file),
-        cmocka_unit_test(test_noise),
+        cmocka_unit_test(test_files_that_are_no_pages),
         cmocka_unit_test(test_other_ids),
         cmocka_unit_test(test_other_model),
         cmocka_unit_test(test_killed_at_known_points),
