@@ -1,4 +1,4 @@
-/* `weft run` and `weft resume`. */
+/* `weft run` and `weft resume`, and what `weft fork` shares with them. */
 #include "agent/commands.h"
 #include "agent/models.h"
 #include "agent/run.h"
@@ -86,7 +86,12 @@ static void on_event(void *context, int64_t seq, const char *type, const char *l
     fflush(stdout);
 }
 
-static void open_console(weft_run *r, const weft_options *o)
+void run_print_events(weft_run *r)
+{
+    if (r->json) weft_trace_set_tap(r->trace, on_event, r);
+}
+
+void run_open_console(weft_run *r, const weft_options *o)
 {
     r->options = o;
     r->json = weft_option_flag(o, OPT_JSON);
@@ -97,18 +102,21 @@ static void open_console(weft_run *r, const weft_options *o)
     run_catch_signals();
 }
 
-static weft_status make_directories(weft_run *r, weft_error *err)
+weft_status run_make_directories(weft_run *r, weft_error *err)
 {
     char *dir = NULL;
     weft_status status = make_id(r->options, &r->id, err);
     if (!status) status = runs_dir(&dir, err);
     if (status) return status;
-    r->dir = weft_path_join(dir, r->id);
+    char *own = weft_path_join(dir, r->id);
     free(dir);
-    if (!r->dir) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
-    if (weft_file_exists(r->dir))
+    if (!own) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    if (weft_file_exists(own)) {
+        free(own);
         return weft_fail(err, WEFT_E_USAGE,
                          "--run-id %s: there is such a run already: weft resume %s", r->id, r->id);
+    }
+    r->dir = own; /* ours from here on: whoever fails removes it */
     const char *given = weft_option_text(r->options, OPT_WORKDIR);
     status = weft_mkdirs(r->dir, err);
     if (status) return status;
@@ -141,7 +149,7 @@ static void closing_line(weft_run *r)
         (long long)s->sampled_total, seconds, seconds > 0 ? (double)s->sampled_total / seconds : 0);
 }
 
-static weft_status go(weft_run *r, int *exit_code, weft_error *err)
+weft_status run_go(weft_run *r, int *exit_code, weft_error *err)
 {
     weft_status status = run_loop(r, err);
     weft_console_break(&r->console);
@@ -155,9 +163,9 @@ weft_status cmd_run(const weft_options *o, int *exit_code, weft_error *err)
 {
     weft_run r = {0};
     weft_buffer task = WEFT_BUFFER_INIT;
-    open_console(&r, o);
+    run_open_console(&r, o);
     weft_status status = read_task(o, &task, err);
-    if (!status) status = make_directories(&r, err);
+    if (!status) status = run_make_directories(&r, err);
     if (!status) status = run_attach(o->list[OPT_ATTACH], r.workspace, &task, err);
     if (!status) status = run_start_launcher(&r, err);
     if (!status) status = run_open_tools(&r, NULL, err);
@@ -165,21 +173,20 @@ weft_status cmd_run(const weft_options *o, int *exit_code, weft_error *err)
     if (!status) status = run_create(&r, weft_buffer_str(&task), r.json ? on_event : NULL, err);
     if (status && r.dir && !r.trace)
         weft_remove_tree(r.dir, NULL); /* nothing has happened: leave nothing */
-    if (!status) status = go(&r, exit_code, err);
+    if (!status) status = run_go(&r, exit_code, err);
     weft_buffer_free(&task);
     return run_finish(&r, status, err);
 }
 
-/* RUN and TASK from `resume [RUN | --last] [TASK]`. */
-static weft_status resume_arguments(const weft_options *o, const char **run, const char **task,
-                                    weft_error *err)
+weft_status run_arguments(const weft_options *o, const char *verb, const char **run,
+                          const char **task, weft_error *err)
 {
     bool last = weft_option_flag(o, OPT_LAST);
     size_t n = o->n_argument, at = last ? 0 : 1;
     if (!last && n == 0)
-        return weft_fail(err, WEFT_E_USAGE, "resume: name a run, or --last: see weft trace list");
+        return weft_fail(err, WEFT_E_USAGE, "%s: name a run, or --last: see weft trace list", verb);
     if (n > at + 1)
-        return weft_fail(err, WEFT_E_USAGE, "resume: too many words: put the TASK in quotes");
+        return weft_fail(err, WEFT_E_USAGE, "%s: too many words: put the TASK in quotes", verb);
     *run = last ? NULL : o->argument[0];
     *task = n > at ? o->argument[at] : NULL;
     return WEFT_OK;
@@ -189,8 +196,8 @@ weft_status cmd_resume(const weft_options *o, int *exit_code, weft_error *err)
 {
     weft_run r = {0};
     const char *name = NULL, *task = NULL;
-    open_console(&r, o);
-    weft_status status = resume_arguments(o, &name, &task, err);
+    run_open_console(&r, o);
+    weft_status status = run_arguments(o, "resume", &name, &task, err);
     if (!status) status = run_start_launcher(&r, err);
     if (!status) status = find_run(name, weft_option_flag(o, OPT_LAST), &r.dir, err);
     if (!status) status = run_read_trace(&r, true, err);
@@ -202,7 +209,7 @@ weft_status cmd_resume(const weft_options *o, int *exit_code, weft_error *err)
         status = run_open_tools(&r, begin, err);
         if (!status) status = run_open_model(&r, begin, err);
         if (!status) status = run_reopen(&r, task, r.json ? on_event : NULL, err);
-        if (!status) status = go(&r, exit_code, err);
+        if (!status) status = run_go(&r, exit_code, err);
     }
     return run_finish(&r, status, err);
 }

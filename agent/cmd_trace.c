@@ -26,6 +26,7 @@ static bool summarise(void *context, const weft_event *event)
 {
     summary *s = context;
     cJSON *body = NULL;
+    bool copied = s->state.copied_left > 0; /* what it tells of time is the parent's */
     s->events++;
     if (!event->body) return true; /* redacted: counted, not read */
     s->status = weft_json_parse(event->body, event->body_size, &body, s->err);
@@ -33,15 +34,17 @@ static bool summarise(void *context, const weft_event *event)
     if (strcmp(event->type, "run.begin") == 0) {
         take_text(s->begun, sizeof s->begun, event->ts);
         s->processes = 1;
+    } else if (strcmp(event->type, "fork") == 0 && !copied) {
+        s->processes = 0; /* the one that made the fork says so with a resume */
     } else if (strcmp(event->type, "resume") == 0) {
-        s->processes++;
+        s->processes += !copied;
         s->reason[0] = '\0';
-    } else if (strcmp(event->type, "turn") == 0) {
+    } else if (strcmp(event->type, "turn") == 0 && !copied) {
         s->prefill_ns += weft_json_int(body, "prefill_ns", 0);
         s->decode_ns += weft_json_int(body, "decode_ns", 0);
         s->drafted += weft_json_int(body, "drafted", 0);
         s->accepted += weft_json_int(body, "accepted", 0);
-    } else if (strcmp(event->type, "tool.result") == 0) {
+    } else if (strcmp(event->type, "tool.result") == 0 && !copied) {
         s->tool_ns += weft_json_int(cJSON_GetObjectItemCaseSensitive(body, "facts"), "wall_ns", 0);
     } else if (strcmp(event->type, "nudge") == 0) {
         s->nudges++;
@@ -231,6 +234,7 @@ weft_status cmd_trace_stats(const weft_options *o, int *exit_code, weft_error *e
         weft_json_add_int(line, "processes", s.processes);
         weft_json_add_int(line, "length", s.segment_tokens);
         weft_json_add_int(line, "evaluated", r->evaluated);
+        weft_json_add_int(line, "shared", r->shared);
         weft_json_add_int(line, "sampled", r->sampled_total);
         weft_json_add_int(line, "drafted", s.drafted);
         weft_json_add_int(line, "accepted", s.accepted);
@@ -246,13 +250,14 @@ weft_status cmd_trace_stats(const weft_options *o, int *exit_code, weft_error *e
             status = print_json(line, err);
         } else {
             printf("state              %s\nevents             %lld\nprocesses          %lld\n"
-                   "timeline           %lld tokens\nevaluated          %lld tokens\nsampled        "
-                   "    %lld tokens\n"
+                   "timeline           %lld tokens\nevaluated          %lld tokens\n"
+                   "shared             %lld tokens, evaluated by other runs\n"
+                   "sampled            %lld tokens\n"
                    "drafted            %lld tokens, %lld accepted\n"
                    "turns              %lld\ncalls              %lld\n"
                    "seconds            %.1f: prefill %.1f, decode %.1f, tools %.1f\n",
                    state_word(&s), (long long)s.events, (long long)s.processes,
-                   (long long)s.segment_tokens, (long long)r->evaluated,
+                   (long long)s.segment_tokens, (long long)r->evaluated, (long long)r->shared,
                    (long long)r->sampled_total, (long long)s.drafted, (long long)s.accepted,
                    (long long)r->turns, (long long)r->calls,
                    seconds(r->elapsed_ns), seconds(s.prefill_ns), seconds(s.decode_ns),

@@ -7,7 +7,7 @@
 
 typedef weft_status weft_command(const weft_options *o, int *exit_code, weft_error *err);
 
-weft_command cmd_run, cmd_resume, cmd_batch;
+weft_command cmd_run, cmd_resume, cmd_fork, cmd_batch;
 weft_command cmd_trace_list, cmd_trace_show, cmd_trace_stats;
 weft_command cmd_tool_list, cmd_tool_show, cmd_tool_call;
 weft_command cmd_sandbox_run, cmd_sandbox_check;

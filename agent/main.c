@@ -48,6 +48,7 @@ static weft_command *const commands[VERB_COUNT] = {
     [VERB_RUN] = cmd_run,
     [VERB_RESUME] = cmd_resume,
     [VERB_BATCH] = cmd_batch,
+    [VERB_FORK] = cmd_fork,
     [VERB_TRACE_LIST] = cmd_trace_list,
     [VERB_TRACE_SHOW] = cmd_trace_show,
     [VERB_TRACE_STATS] = cmd_trace_stats,

@@ -17,6 +17,8 @@
     X(RESUME, "resume", "[RUN | --last] [TASK]",                                                   \
       "go on after a stop, a crash or a limit; with TASK, a new user turn")                        \
     X(BATCH, "batch", "FILE.jsonl", "run many tasks at once on one model; a JSON line of result for each") \
+    X(FORK, "fork", "RUN --at SEQ | --last --at SEQ [TASK]",                                       \
+      "a new run that shares the first SEQ events of another, and their KV")                       \
     X(TRACE_LIST, "trace list", "", "list the runs")                                               \
     X(TRACE_SHOW, "trace show", "RUN | --last", "print what happened in a run")                    \
     X(TRACE_STATS, "trace stats", "RUN | --last", "count tokens, calls and seconds of a run")      \
@@ -50,10 +52,11 @@ typedef enum weft_verb {
 typedef enum weft_option_kind { KIND_FLAG, KIND_TEXT, KIND_INT, KIND_REAL, KIND_LIST } weft_option_kind;
 
 #define V(id) (UINT64_C(1) << VERB_##id)
-#define V_RUNS (V(RUN) | V(RESUME))
-#define V_TASKS (V(RUN) | V(BATCH)) /* begin runs */
+#define V_RUNS (V(RUN) | V(RESUME) | V(FORK))
+#define V_TASKS (V(RUN) | V(BATCH)) /* begin runs from a task */
 #define V_ALL_RUNS (V_RUNS | V(BATCH))
-#define V_TOOLS (V_ALL_RUNS | V(TOOL_LIST) | V(TOOL_SHOW) | V(TOOL_CALL))
+#define V_DRAWS (V_TASKS | V(FORK)) /* say how tokens are drawn */
+#define V_TOOLS (V_TASKS | V(TOOL_LIST) | V(TOOL_SHOW) | V(TOOL_CALL))
 #define V_MODELS (V_TASKS | V(TOKENIZE) | V(RENDER) | V(MODEL_LOGITS) | V(MODEL_BENCH) | V(MODEL_INFO) | V(DOCTOR))
 #define V_ENGINE (V_ALL_RUNS | V(MODEL_LOGITS) | V(MODEL_BENCH))
 #define V_TRACES (V(TRACE_LIST) | V(TRACE_SHOW) | V(TRACE_STATS))
@@ -75,17 +78,17 @@ typedef enum weft_option_kind { KIND_FLAG, KIND_TEXT, KIND_INT, KIND_REAL, KIND_
       "keys and values; q8_0: half the memory of f16, less exact")                          \
     X(FILE, "file", 'f', KIND_TEXT, "FILE", V(RUN), false, "", "read the task from FILE")          \
     X(SYSTEM, "system", 0, KIND_TEXT, "TEXT|@FILE", V_TASKS, true, "", "system text")               \
-    X(TOOLS, "tools", 0, KIND_TEXT, "a,b|all|none", V_TOOLS & ~V(RESUME), true, "all",             \
+    X(TOOLS, "tools", 0, KIND_TEXT, "a,b|all|none", V_TOOLS, true, "all",             \
       "built-in tools to offer")                                                                   \
-    X(TOOL, "tool", 0, KIND_LIST, "FILE", V_TOOLS & ~V(RESUME), false, "", "add a tool by its manifest") \
-    X(DOCS, "docs", 0, KIND_TEXT, "DIR", V_TOOLS & ~V(RESUME), true, "",                           \
+    X(TOOL, "tool", 0, KIND_LIST, "FILE", V_TOOLS, false, "", "add a tool by its manifest") \
+    X(DOCS, "docs", 0, KIND_TEXT, "DIR", V_TOOLS, true, "",                           \
       "documents that web_search looks through")                                                   \
-    X(SEARXNG, "searxng", 0, KIND_TEXT, "URL", V_TOOLS & ~V(RESUME), true, "",                     \
+    X(SEARXNG, "searxng", 0, KIND_TEXT, "URL", V_TOOLS, true, "",                     \
       "SearXNG server that web_search asks")                                                       \
-    X(ALLOW_PRIVATE, "allow-private", 0, KIND_FLAG, "", V_TOOLS & ~V(RESUME), true, "",            \
+    X(ALLOW_PRIVATE, "allow-private", 0, KIND_FLAG, "", V_TOOLS, true, "",            \
       "let web_fetch reach private and loopback addresses")                                        \
-    X(WORKDIR, "workdir", 0, KIND_TEXT, "DIR", V(RUN) | V(TOOL_CALL) | V(SANDBOX_RUN), false, "",  \
-      "workspace of the tools (/work); default: one of the run's own")                             \
+    X(WORKDIR, "workdir", 0, KIND_TEXT, "DIR", V(RUN) | V(FORK) | V(TOOL_CALL) | V(SANDBOX_RUN), false, "",   \
+      "workspace of the tools (/work); default: one of the run's own, of a fork a copy")           \
     X(ATTACH, "attach", 0, KIND_LIST, "FILE", V(RUN), false, "", "copy FILE into the workspace, read-only") \
     X(DIALECT, "dialect", 0, KIND_TEXT, "NAME", V_TASKS | V(RENDER), true, "", "how turns are written") \
     X(THINK, "think", 0, KIND_TEXT, "auto|on|off", V_TASKS, true, "auto", "thinking, where the model can") \
@@ -93,12 +96,12 @@ typedef enum weft_option_kind { KIND_FLAG, KIND_TEXT, KIND_INT, KIND_REAL, KIND_
       "most tokens of thought in a turn; 0: no limit")                                             \
     X(TOOL_CHOICE, "tool-choice", 0, KIND_TEXT, "auto|required|none|NAME", V_TASKS, true, "auto",   \
       "whether the model may, must or must not call")                                              \
-    X(SEED, "seed", 0, KIND_INT, "N", V_TASKS, true, "0", "seed of every random draw")              \
-    X(TEMP, "temp", 0, KIND_REAL, "X", V_TASKS, true, "0", "temperature; 0: the likeliest token")   \
-    X(TOP_P, "top-p", 0, KIND_REAL, "X", V_TASKS, true, "1", "nucleus; 1: off")                     \
-    X(TOP_K, "top-k", 0, KIND_INT, "N", V_TASKS, true, "0", "the N likeliest; 0: off")              \
-    X(MIN_P, "min-p", 0, KIND_REAL, "X", V_TASKS, true, "0", "least share of the likeliest; 0: off") \
-    X(REPEAT_PENALTY, "repeat-penalty", 0, KIND_REAL, "X", V_TASKS, true, "1",                      \
+    X(SEED, "seed", 0, KIND_INT, "N", V_DRAWS, true, "0", "seed of every random draw")              \
+    X(TEMP, "temp", 0, KIND_REAL, "X", V_DRAWS, true, "0", "temperature; 0: the likeliest token")   \
+    X(TOP_P, "top-p", 0, KIND_REAL, "X", V_DRAWS, true, "1", "nucleus; 1: off")                     \
+    X(TOP_K, "top-k", 0, KIND_INT, "N", V_DRAWS, true, "0", "the N likeliest; 0: off")              \
+    X(MIN_P, "min-p", 0, KIND_REAL, "X", V_DRAWS, true, "0", "least share of the likeliest; 0: off") \
+    X(REPEAT_PENALTY, "repeat-penalty", 0, KIND_REAL, "X", V_DRAWS, true, "1",                      \
       "divides the logits of recent tokens; 1: off")                                               \
     X(MAX_TURNS, "max-turns", 0, KIND_INT, "N", V_ALL_RUNS, true, "100", "limit; 0: none")             \
     X(MAX_TOOL_CALLS, "max-tool-calls", 0, KIND_INT, "N", V_ALL_RUNS, true, "200", "limit; 0: none")   \
@@ -118,8 +121,13 @@ typedef enum weft_option_kind { KIND_FLAG, KIND_TEXT, KIND_INT, KIND_REAL, KIND_
     X(TOOLS_JSON, "tools-json", 0, KIND_TEXT, "FILE", V(RUN), false, "",                           \
       "with --no-exec: OpenAI-style tool definitions to offer")                                    \
     X(OUTPUT, "output", 'o', KIND_TEXT, "FILE", V_RUNS, false, "", "write the answer to FILE too") \
-    X(RUN_ID, "run-id", 0, KIND_TEXT, "ID", V(RUN), false, "", "name of the run")                  \
-    X(LAST, "last", 0, KIND_FLAG, "", V(RESUME) | V(TRACE_SHOW) | V(TRACE_STATS), false, "", "the newest run") \
+    X(RUN_ID, "run-id", 0, KIND_TEXT, "ID", V_DRAWS, false, "", "name of the run")                   \
+    X(AT, "at", 0, KIND_INT, "SEQ", V(FORK), false, "",                                            \
+      "how many events are shared, by the numbers of weft trace show --json")                      \
+    X(LAST, "last", 0, KIND_FLAG, "", V(RESUME) | V(FORK) | V(TRACE_SHOW) | V(TRACE_STATS), false, "", \
+      "the newest run")                                                                            \
+    X(PREFIX_MB, "prefix-mb", 0, KIND_INT, "MB", V_ALL_RUNS, true, "8192",                             \
+      "disk for KV pages that no run holds any more, kept for the next; 0: share none")            \
     X(JSON, "json", 0, KIND_FLAG, "",                                                              \
       V_RUNS | V_TRACES | V(TOOL_LIST) | V(TOOL_SHOW) | V(TOOL_CALL) | V(SANDBOX_RUN) | V(SANDBOX_CHECK) | \
           V(MODEL_LIST) | V(MODEL_INFO) | V(MODEL_BENCH) | V(DOCTOR) | V(CONFIG),                  \

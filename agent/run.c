@@ -15,9 +15,10 @@ int64_t run_elapsed_ns(const weft_run *r)
 void run_add_counters(const weft_run *r, cJSON *body)
 {
     weft_json_add_int(body, "elapsed_ns", run_elapsed_ns(r));
-    if (r->timeline)
-        weft_json_add_int(body, "evaluated",
-                          r->evaluated_before + weft_timeline_evaluated(r->timeline));
+    if (!r->timeline) return;
+    weft_json_add_int(body, "evaluated",
+                      r->evaluated_before + weft_timeline_evaluated(r->timeline));
+    weft_json_add_int(body, "shared", r->shared_before + weft_timeline_shared(r->timeline));
 }
 
 weft_status run_emit(weft_run *r, const char *type, const char *span, cJSON *body,

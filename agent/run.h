@@ -35,7 +35,8 @@ typedef struct weft_run {
     size_t n_offered;
     cJSON *definitions;   /* --tools-json: offered in place of the toolset, never run */
     weft_schema **schema; /* [n_offered] of the definitions, or NULL */
-    int64_t started_ns, elapsed_before_ns, evaluated_before;
+    int64_t started_ns, elapsed_before_ns, evaluated_before, shared_before;
+    weft_kv_source parent; /* of a fork, while it is made */
     int32_t *sampled; /* ids of the turn in progress */
     size_t n_sampled, sampled_capacity;
     size_t n_recorded; /* of them, known to the trace */
@@ -58,7 +59,7 @@ weft_status run_emit(weft_run *r, const char *type, const char *span, cJSON *bod
 int64_t run_elapsed_ns(const weft_run *r);
 /* WEFT_E_LIMIT with r->limit set and a `limit` event written. */
 weft_status run_limit(weft_run *r, const char *name, int64_t value, weft_error *err);
-/* Adds "elapsed_ns" and "evaluated" to a body. */
+/* Adds "elapsed_ns", "evaluated" and "shared" to a body. */
 void run_add_counters(const weft_run *r, cJSON *body);
 
 /* ---- run_open.c ---- */
@@ -77,6 +78,8 @@ weft_status run_read_trace(weft_run *r, bool for_writing, weft_error *err);
  * user turn if task is not NULL: up to where run_loop begins. tap (may be NULL) gets every event. */
 weft_status run_create(weft_run *r, const char *task, weft_trace_tap tap, weft_error *err);
 weft_status run_reopen(weft_run *r, const char *task, weft_trace_tap tap, weft_error *err);
+/* The event that says that a process goes on with a run. */
+weft_status run_emit_resume(weft_run *r, const char *task, weft_error *err);
 /* Closes the trace and everything else. Keeps status and err of what went before, if that failed. */
 weft_status run_finish(weft_run *r, weft_status status, weft_error *err);
 
@@ -84,6 +87,8 @@ weft_status run_finish(weft_run *r, weft_status status, weft_error *err);
 
 /* The body of run.begin for the options (after the tools are known). */
 weft_status run_begin_body(weft_run *r, const char *task, cJSON **out, weft_error *err);
+/* The same for a fork of the run that began with `parent`, in r->workspace. */
+weft_status run_fork_body(weft_run *r, const cJSON *parent, cJSON **out, weft_error *err);
 /* Launcher, toolset: what must exist before the model is loaded. `begin` is run.begin's body on
  * resume, NULL on a fresh run. */
 weft_status run_open_tools(weft_run *r, const cJSON *begin, weft_error *err);
@@ -108,6 +113,19 @@ weft_status run_checkpoint(weft_run *r, weft_error *err);
 weft_status run_calls(weft_run *r, weft_error *err);
 /* --no-exec: prints the turn's calls as they would be run. */
 weft_status run_print_calls(weft_run *r, weft_error *err);
+
+/* ---- cmd_run.c: what run, resume and fork have in common ---- */
+
+void run_open_console(weft_run *r, const weft_options *o);
+/* Id, directory and workspace of a new run. */
+weft_status run_make_directories(weft_run *r, weft_error *err);
+/* Prints each event from here on, with --json. */
+void run_print_events(weft_run *r);
+/* The loop, the answer, the closing line. */
+weft_status run_go(weft_run *r, int *exit_code, weft_error *err);
+/* RUN and TASK from `VERB [RUN | --last] [TASK]`; *run NULL: --last. */
+weft_status run_arguments(const weft_options *o, const char *verb, const char **run,
+                          const char **task, weft_error *err);
 
 /* ---- run.c ---- */
 

@@ -79,6 +79,10 @@ weft_status run_read_trace(weft_run *r, bool for_writing, weft_error *err)
     if (!r->state.begin)
         return weft_fail(err, WEFT_E_VERIFY,
                          "the run in %s recorded nothing: begin again with weft run", r->dir);
+    if (r->state.copied_left > 0)
+        return weft_fail(err, WEFT_E_VERIFY,
+                         "the fork in %s was interrupted while it was made: remove it and fork again",
+                         r->dir);
     r->id = strdup(weft_trace_run_id(r->trace));
     const char *workspace = weft_json_string(r->state.begin, "workspace");
     r->workspace = workspace ? strdup(workspace) : NULL;
@@ -87,7 +91,7 @@ weft_status run_read_trace(weft_run *r, bool for_writing, weft_error *err)
     return WEFT_OK;
 }
 
-static weft_status emit_resume(weft_run *r, const char *task, weft_error *err)
+weft_status run_emit_resume(weft_run *r, const char *task, weft_error *err)
 {
     cJSON *body = cJSON_CreateObject();
     if (task) cJSON_AddStringToObject(body, "task", task);
@@ -117,7 +121,7 @@ weft_status run_reopen(weft_run *r, const char *task, weft_trace_tap tap, weft_e
     weft_trace_set_tap(r->trace, tap, r);
     weft_status status = run_read_begin(r, err);
     if (!status) status = run_open_timeline(r, err);
-    return status ? status : emit_resume(r, task, err);
+    return status ? status : run_emit_resume(r, task, err);
 }
 
 weft_status run_finish(weft_run *r, weft_status status, weft_error *err)

@@ -124,6 +124,30 @@ weft_status run_begin_body(weft_run *r, const char *task, cJSON **out, weft_erro
     return status;
 }
 
+weft_status run_fork_body(weft_run *r, const cJSON *parent, cJSON **out, weft_error *err)
+{
+    static const weft_option own[] = {OPT_SEED, OPT_TEMP, OPT_TOP_P, OPT_TOP_K, OPT_MIN_P,
+                                      OPT_REPEAT_PENALTY};
+    cJSON *body = cJSON_Duplicate(parent, true);
+    if (!body) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    cJSON_DeleteItemFromObjectCaseSensitive(body, "workspace");
+    cJSON_AddStringToObject(body, "workspace", r->workspace);
+    /* only what this call's flags say may differ: the environment must not change a fork */
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+        const weft_value *value = &r->options->value[own[i]];
+        char key[32];
+        if (!value->text || strcmp(value->origin, "flag") != 0) continue;
+        option_key(own[i], key);
+        cJSON_DeleteItemFromObjectCaseSensitive(body, key);
+        if (own[i] == OPT_TOP_K)
+            weft_json_add_int(body, key, weft_option_int(r->options, own[i]));
+        else
+            cJSON_AddStringToObject(body, key, value->text);
+    }
+    *out = body;
+    return WEFT_OK;
+}
+
 /* ---- tools ---- */
 
 /* A setting of the run: from run.begin on resume, else from the options. */
@@ -304,6 +328,15 @@ static weft_status read_draft(weft_run *r, weft_error *err)
     return WEFT_OK;
 }
 
+/* Where runs share pages of KV (malloc'd), NULL if they do not. */
+static char *prefix_dir(const weft_run *r)
+{
+    char *home = weft_option_int(r->options, OPT_PREFIX_MB) > 0 ? weft_home() : NULL;
+    char *dir = home ? weft_path_join(home, "prefix") : NULL;
+    free(home);
+    return dir;
+}
+
 weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err)
 {
     const cJSON *model = cJSON_GetObjectItemCaseSensitive(begin, "model");
@@ -312,7 +345,8 @@ weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err)
     const char *isa = weft_option_text(r->options, OPT_ISA);
     const char *dialect =
         begin ? weft_json_string(begin, "dialect") : weft_option_text(r->options, OPT_DIALECT);
-    char *path = NULL;
+    char *path = NULL, *prefix = NULL;
+    uint8_t digest[WEFT_DIGEST_BYTES];
     weft_engine_options options = {
         .isa = *isa ? isa : NULL,
         .threads = (int)weft_option_int(r->options, OPT_THREADS),
@@ -324,6 +358,10 @@ weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err)
     if (!status) status = engine_memory(r->options, &options, err);
     if (!status) status = read_draft(r, err);
     if (!status) status = models_resolve(name ? name : "", &path, err);
+    /* pages are shared between runs of the very same file; whether it is a model, opening says */
+    if (!status && !models_digest(path, digest, NULL)) options.file_digest = digest;
+    if (!status && options.file_digest) prefix = prefix_dir(r);
+    options.prefix_dir = prefix;
     if (!status) status = weft_model_open(&r->model, path, &options, err);
     if (!status && begin) status = run_check_model(r, begin, err);
     if (!status)
@@ -333,6 +371,7 @@ weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err)
     if (notice && r->console.live) weft_console_notice(&r->console, "%s", notice);
     notice = r->model ? weft_model_memory_notice(r->model) : NULL;
     if (notice) weft_console_notice(&r->console, "%s", notice);
+    free(prefix);
     free(path);
     return status;
 }
@@ -352,12 +391,16 @@ weft_status run_open_timeline(weft_run *r, weft_error *err)
     }
     if (from_segments) memcpy(ids, s->id, from_segments * sizeof *ids);
     if (n_forced) memcpy(ids + from_segments, forced, n_forced * sizeof *ids);
-    status = weft_timeline_open(&r->timeline, r->model, kv, ids, from_segments + n_forced, err);
+    status = weft_timeline_open_from(&r->timeline, r->model, kv,
+                                     r->parent.kv_dir ? &r->parent : NULL, ids,
+                                     from_segments + n_forced, err);
     if (!status) status = weft_timeline_guess(r->timeline, r->draft, err);
     if (status) goto done;
-    /* the counter lives in the page file: if that was lost, go on from what the trace knows */
-    int64_t counted_so_far = weft_timeline_evaluated(r->timeline);
-    r->evaluated_before = s->evaluated > counted_so_far ? s->evaluated - counted_so_far : 0;
+    /* the counters live beside the pages: if they were lost, go on from what the trace knows */
+    int64_t evaluated = weft_timeline_evaluated(r->timeline);
+    int64_t shared = weft_timeline_shared(r->timeline);
+    r->evaluated_before = s->evaluated > evaluated ? s->evaluated - evaluated : 0;
+    r->shared_before = s->shared > shared ? s->shared - shared : 0;
 done:
     free(ids);
     free(kv);
@@ -404,7 +447,11 @@ weft_status run_read_begin(weft_run *r, weft_error *err)
 
 void run_close(weft_run *r)
 {
+    bool had_pages = r->timeline != NULL;
     weft_timeline_close(r->timeline);
+    char *prefix = had_pages ? prefix_dir(r) : NULL;
+    if (prefix) weft_prefix_trim(prefix, weft_option_int(r->options, OPT_PREFIX_MB) << 20);
+    free(prefix);
     if (r->borrowed) {
         if (r->dialect) weft_dialect_forget(r->dialect); /* the toolset's schemas end here */
     } else {

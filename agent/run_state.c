@@ -223,10 +223,15 @@ static weft_status apply_result(run_state *s, const cJSON *body, weft_error *err
     return status;
 }
 
-weft_status run_state_apply(run_state *s, const char *type, const cJSON *body, weft_error *err)
+static weft_status apply_event(run_state *s, const char *type, const cJSON *body, weft_error *err)
 {
     s->elapsed_ns = weft_json_int(body, "elapsed_ns", s->elapsed_ns);
-    s->evaluated = weft_json_int(body, "evaluated", s->evaluated);
+    if (s->copied_left > 0) {
+        s->copied_left--;
+    } else {
+        s->evaluated = weft_json_int(body, "evaluated", s->evaluated);
+        s->shared = weft_json_int(body, "shared", s->shared);
+    }
     if (strcmp(type, "run.begin") == 0) {
         if (s->begin) return bad(err, type, "stands twice");
         s->begin = cJSON_Duplicate(body, true);
@@ -257,6 +262,22 @@ weft_status run_state_apply(run_state *s, const char *type, const cJSON *body, w
         s->ended = true;
     }
     return WEFT_OK;
+}
+
+/* A call that the parent had begun and that has no result here did not run for this run. */
+static void calls_have_not_run(run_state *s)
+{
+    for (size_t i = 0; i < s->n_call; i++)
+        if (!s->call[i].finished) s->call[i].started = false;
+}
+
+weft_status run_state_apply(run_state *s, const char *type, const cJSON *body, weft_error *err)
+{
+    bool copied = s->copied_left > 0, fork = !copied && strcmp(type, "fork") == 0;
+    weft_status status = apply_event(s, type, body, err);
+    if (fork) s->copied_left = weft_json_int(body, "size", 1) - 1;
+    if ((fork || copied) && s->copied_left <= 0) calls_have_not_run(s);
+    return status;
 }
 
 size_t run_state_forced(const run_state *s, const int32_t **out)

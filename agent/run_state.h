@@ -51,7 +51,9 @@ typedef struct run_state {
     int64_t repeats;              /* in a row: interventions of the repeat guard, calls that failed
                                      in the very same way again */
     bool must_answer;             /* the next turn may not call */
-    int64_t turns, calls, sampled_total, evaluated, elapsed_ns;
+    int64_t turns, calls, sampled_total, elapsed_ns;
+    int64_t evaluated, shared; /* tokens: by this run; by others, taken over */
+    int64_t copied_left;       /* events behind `fork` that are still the parent's */
     char *answer, *user; /* last answer; text of the user turn to write */
     char *question;      /* what the user asked last */
     char *output;        /* of the last call that ran and did not fail */

@@ -98,13 +98,14 @@ static weft_status check_limits(weft_run *r, weft_error *err)
 static weft_status evaluate(weft_run *r, weft_error *err)
 {
     int64_t from = weft_monotonic_ns(), pending = weft_timeline_pending(r->timeline);
+    int64_t restored = weft_timeline_restored(r->timeline);
     bool prefill = pending > 1 && !r->decoding;
     if (prefill) weft_console_progress(&r->console, "prefill", "tokens", 0, pending);
     weft_status status = weft_timeline_evaluate(r->timeline, on_progress, r, err);
     int64_t spent = weft_monotonic_ns() - from;
     if (prefill) {
         r->prefill_ns += spent;
-        r->prefilled += pending;
+        r->prefilled += pending - (weft_timeline_restored(r->timeline) - restored);
     } else {
         r->decode_ns += spent;
     }

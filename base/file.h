@@ -14,6 +14,9 @@ weft_status weft_write_all(int fd, const void *bytes, size_t n, weft_error *err)
 weft_status weft_mkdirs(const char *path, weft_error *err);
 /* Removes a file or a directory tree; symbolic links are removed, never followed. */
 weft_status weft_remove_tree(const char *path, weft_error *err);
+/* Copies what a directory holds into another one: files and their modes, directories, symbolic links as
+ * links; sockets, pipes and devices are left out. WEFT_E_LIMIT past max_bytes. Nothing is synced. */
+weft_status weft_copy_tree(const char *from, const char *to, int64_t max_bytes, weft_error *err);
 weft_status weft_sync_dir(const char *path, weft_error *err);
 bool weft_file_exists(const char *path);
 /* dir/name as a malloc'd string; NULL on lack of memory. */

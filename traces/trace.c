@@ -222,3 +222,9 @@ const char *weft_trace_run_id(const weft_trace *trace)
 {
     return trace->run;
 }
+
+weft_status weft_trace_leaf(weft_trace *trace, int64_t seq, uint8_t out[WEFT_DIGEST_BYTES],
+                            weft_error *err)
+{
+    return trace_leaf_before(trace, seq + 1, out, err);
+}

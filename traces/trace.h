@@ -66,6 +66,9 @@ weft_status weft_trace_each(weft_trace *trace, int64_t from,
 int64_t weft_trace_size(const weft_trace *trace);
 void weft_trace_head(const weft_trace *trace, uint8_t out[WEFT_DIGEST_BYTES]);
 const char *weft_trace_run_id(const weft_trace *trace);
+/* The leaf hash of one event. WEFT_E_VERIFY if it is missing or damaged. */
+weft_status weft_trace_leaf(weft_trace *trace, int64_t seq, uint8_t out[WEFT_DIGEST_BYTES],
+                            weft_error *err);
 
 /* Large payloads (at most 512 MiB) by SHA-256, zstd-compressed in table blob. put: committed
  * together with the next append, which thereby becomes durable. get appends to out;
