@@ -77,7 +77,7 @@ struct weft_kv {
     size_t stride;     /* header + page, rounded: size of a page file */
     void **page;       /* [max_pages] */
     uint8_t *state;    /* [max_pages] page_state */
-    bool *foreign;     /* [max_pages] came from elsewhere in the restore under way */
+    bool *foreign;     /* [max_pages] came from elsewhere, through this object */
     kv_name root, *name; /* [max_pages], of sealed pages */
     int64_t max_pages;
     int64_t n_sealed;  /* pages 0 .. n_sealed - 1 are sealed for the current ids */
@@ -286,7 +286,7 @@ static bool find_page(weft_kv *kv, int64_t p, const int32_t *ids)
     char file[KV_FILE_BYTES];
     kv_name_next(name_before(kv, p), ids + p * WEFT_PAGE, WEFT_PAGE, &kv->name[p]);
     kv_sealed_file(&kv->name[p], file);
-    kv->foreign[p] = (p + 1) * WEFT_PAGE <= kv->inherited;
+    if ((p + 1) * WEFT_PAGE <= kv->inherited) kv->foreign[p] = true;
     if (map_sealed(kv, p, file)) return true;
     if (errno != ENOENT)
         unlinkat(kv->dir_fd, file, 0);

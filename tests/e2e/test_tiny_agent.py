@@ -31,7 +31,7 @@ def chain(rng, home, seed):
     equal(done.stdout.strip(), f"The result is {value}.", run)
     stats = home.stats(run)
     equal(stats["calls"], n, f"{run} calls")
-    equal(stats["evaluated"], stats["length"], f"{run} evaluated tokens")
+    equal(stats["evaluated"] + stats["shared"], stats["length"], f"{run} evaluated and shared tokens")
 
 
 def walk(rng, home, seed, calls):
@@ -52,7 +52,7 @@ def walk(rng, home, seed, calls):
     equal(done.stdout.strip(), f"The number is {number[1]}.", run)
     equal(int((work / "count").read_text()), calls, f"{run} calls that ran")
     stats = home.stats(run)
-    equal(stats["evaluated"], stats["length"], f"{run} evaluated tokens")
+    equal(stats["evaluated"] + stats["shared"], stats["length"], f"{run} evaluated and shared tokens")
     equal(len(timeline(events)), stats["length"], f"{run} timeline")
 
 
