@@ -40,7 +40,17 @@ static weft_status copy_bytes(copying *c, int in, int out, const char *name)
     }
 }
 
-static weft_status copy_file(copying *c, int from, int to, const char *name, mode_t mode)
+/* Owner, where we may (tools of a run by root are another user), then mode. */
+static weft_status take_owner(copying *c, int fd, const char *name, const struct stat *st)
+{
+    if (fchown(fd, st->st_uid, st->st_gid) != 0 && errno != EPERM)
+        return weft_fail_errno(c->err, WEFT_E_STORAGE, "copy %s", name);
+    if (fchmod(fd, st->st_mode & 07777) != 0)
+        return weft_fail_errno(c->err, WEFT_E_STORAGE, "copy %s", name);
+    return WEFT_OK;
+}
+
+static weft_status copy_file(copying *c, int from, int to, const char *name, const struct stat *st)
 {
     weft_status status = WEFT_OK;
     int in = openat(from, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), out = -1;
@@ -50,8 +60,7 @@ static weft_status copy_file(copying *c, int from, int to, const char *name, mod
         status = weft_fail_errno(c->err, WEFT_E_STORAGE, "copy %s", name);
     else
         status = copy_bytes(c, in, out, name);
-    if (!status && fchmod(out, mode & 07777) != 0)
-        status = weft_fail_errno(c->err, WEFT_E_STORAGE, "copy %s", name);
+    if (!status) status = take_owner(c, out, name, st);
     if (in >= 0) close(in);
     if (out >= 0) close(out);
     return status;
@@ -76,7 +85,7 @@ static weft_status copy_entry(copying *c, int from, int to, const char *name)
     if (fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
         return errno == ENOENT ? WEFT_OK /* removed meanwhile */
                                : weft_fail_errno(c->err, WEFT_E_STORAGE, "copy %s", name);
-    if (S_ISREG(st.st_mode)) return copy_file(c, from, to, name, st.st_mode);
+    if (S_ISREG(st.st_mode)) return copy_file(c, from, to, name, &st);
     if (S_ISLNK(st.st_mode)) return copy_link(c, from, to, name);
     if (!S_ISDIR(st.st_mode) || (st.st_dev == c->device && st.st_ino == c->inode)) return WEFT_OK;
     if (mkdirat(to, name, 0700) != 0)
@@ -86,8 +95,7 @@ static weft_status copy_entry(copying *c, int from, int to, const char *name)
     weft_status status = in < 0 || out < 0
                              ? weft_fail_errno(c->err, WEFT_E_STORAGE, "copy directory %s", name)
                              : copy_directory(c, in, out);
-    if (!status && fchmod(out, st.st_mode & 07777) != 0)
-        status = weft_fail_errno(c->err, WEFT_E_STORAGE, "copy directory %s", name);
+    if (!status) status = take_owner(c, out, name, &st);
     if (in >= 0) close(in);
     if (out >= 0) close(out);
     return status;
