@@ -97,6 +97,7 @@ static needs needs_of(const weft_model *model, size_t program)
 
 static void describe(const weft_model_info *info, const char *sha256, const char *dialect,
                      const needs *n)
+                     size_t per_thousand, size_t disk)
 {
     printf(
         "name          %s\npath          %s\nSHA-256       %s\narchitecture  %s\nquantisation  %s\n"
@@ -105,6 +106,8 @@ static void describe(const weft_model_info *info, const char *sha256, const char
         "context       %lld\ntokenizer     %s %s\ndialect       %s\nfile          %.0f MB\n"
         "memory        %.0f MB of weights, %.0f MB of them left in the file\n"
         "              %.0f MB for a run of 1,000 tokens, %.1f MB for each further 1,000 (KV %s)\n",
+        "memory        %.1f MB per 1,000 tokens (KV %s)\n"
+        "disk          %.1f MB per 1,000 tokens, shared by forks and runs with the same beginning\n",
         info->name, info->path, sha256, info->architecture, info->quantisation,
         (double)info->n_params / 1e6, (long long)info->n_vocab, (long long)info->n_layer,
         (long long)info->n_embd, (long long)info->n_head, (long long)info->n_head_kv,
@@ -121,6 +124,9 @@ static void add_needs(cJSON *out, const weft_model_info *info, const needs *n)
     weft_json_add_int(memory, "mapped_bytes", (int64_t)info->mapped_bytes);
     weft_json_add_int(memory, "fixed_bytes", (int64_t)n->fixed);
     weft_json_add_int(memory, "bytes_per_1000_tokens", (int64_t)n->per_thousand);
+        (double)info->file_bytes / 1e6, (double)per_thousand / 1e6,
+        weft_kv_type_name(info->kv_type),
+        (double)disk / 1e6);
 }
 
 weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *err)
@@ -139,6 +145,8 @@ weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *er
         weft_hex(digest, sizeof digest, hex);
         bool speaks = weft_dialect_open(&dialect, model, NULL, &none) == WEFT_OK;
         const char *name = speaks ? weft_dialect_name(dialect) : "none: text only";
+        size_t per_thousand = weft_model_memory(model, 2000) - weft_model_memory(model, 1000);
+        size_t disk = 16 * info->kv_page_file_bytes; /* pages of 64 */
         if (weft_option_flag(o, OPT_JSON)) {
             cJSON *out = cJSON_CreateObject();
             cJSON_AddStringToObject(out, "name", info->name);
@@ -164,6 +172,12 @@ weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *er
             status = print_json(out, err);
         } else {
             describe(info, hex, name, &n);
+            weft_json_add_int(out, "bytes_per_1000_tokens", (int64_t)per_thousand);
+            weft_json_add_int(out, "disk_bytes_per_1000_tokens", (int64_t)disk);
+            cJSON_AddItemToObject(out, "tensor_types", weft_model_tensor_types(model));
+            status = print_json(out, err);
+        } else {
+            describe(info, hex, name, per_thousand, disk);
         }
     }
     weft_dialect_close(dialect);

@@ -73,6 +73,7 @@ typedef struct weft_model_info {
     size_t mapped_bytes;             /* of weights that stay in the file */
     size_t step_bytes;               /* of weights that one token reads */
     size_t kv_page_bytes;            /* 64 positions */
+    size_t kv_page_file_bytes;       /* and as a file */
     weft_kv_type kv_type;
     uint8_t fingerprint[WEFT_DIGEST_BYTES]; /* of the file, cheap: see gguf.h */
 } weft_model_info;

@@ -96,6 +96,11 @@ static const kv_name *name_before(const weft_kv *kv, int64_t page)
 
 /* ---- opening ---- */
 
+size_t weft_kv_file_bytes(const weft_kv_layout *layout)
+{
+    return KV_ALIGN + (weft_kv_page_bytes(layout) + KV_ALIGN - 1) / KV_ALIGN * KV_ALIGN;
+}
+
 /* Sizes, all products checked: the layout comes from a model file. */
 static weft_status measure(weft_kv *kv, const weft_kv_layout *layout, int64_t max_positions,
                            weft_error *err)
@@ -105,7 +110,7 @@ static weft_status measure(weft_kv *kv, const weft_kv_layout *layout, int64_t ma
     if (kv->page_bytes == 0 || kv->page_bytes > ((size_t)1 << 40) || kv->max_pages <= 0)
         return weft_fail(err, WEFT_E_MODEL, "KV layout: a page of %zu bytes is out of range",
                          kv->page_bytes);
-    kv->stride = KV_ALIGN + (kv->page_bytes + KV_ALIGN - 1) / KV_ALIGN * KV_ALIGN;
+    kv->stride = weft_kv_file_bytes(layout);
     if (weft_size_mul(kv->stride, (size_t)kv->max_pages, &kv->mapped_bytes) ||
         kv->mapped_bytes > (size_t)PTRDIFF_MAX)
         return weft_fail(err, WEFT_E_LIMIT,

@@ -55,6 +55,9 @@ weft_status weft_kv_begin(weft_kv *kv, int64_t from, int64_t n, weft_error *err)
 weft_status weft_kv_seal(weft_kv *kv, const int32_t *ids, int64_t n, bool partial,
                          weft_page_visit visit, void *context, weft_error *err);
 
+/* Size of a page as a file. */
+size_t weft_kv_file_bytes(const weft_kv_layout *layout);
+
 /* Page addresses, stable for the object's life: [max_positions / 64, rounded up]. */
 void *const *weft_kv_pages(const weft_kv *kv);
 /* Its directory; NULL in memory-only mode. */

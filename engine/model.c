@@ -6,6 +6,8 @@
  */
 #include "engine/timeline.h"
 
+#include "engine/kv.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -222,6 +224,7 @@ static void describe_shape(weft_model *m)
     info->context_length = m->h.context_length;
     info->context = m->context;
     info->kv_page_bytes = weft_kv_page_bytes(&m->kv);
+    info->kv_page_file_bytes = weft_kv_file_bytes(&m->kv);
     info->kv_type = m->kv.type;
 }
 

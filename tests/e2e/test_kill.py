@@ -69,7 +69,7 @@ def one_walk(home, seed, rng, limit):
         return ["-m", TINY, "--tools", "calculator", "--tool", NEXT, "--workdir", path, "--temp", "1", "--min-p", "0.05", "--seed", seed,
                 "Pick a number and go through the whole list."]
 
-    points = ["trace.append", "trace.committed", "engine.chunk", "kv.page", "kv.sealed", "run.tool", "run.tool_done"]
+    points = ["trace.append", "trace.committed", "engine.chunk", "kv.page", "kv.sealed", "kv.link", "run.tool", "run.tool_done"]
 
     def faults():
         while True:
