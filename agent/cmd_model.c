@@ -96,8 +96,7 @@ static needs needs_of(const weft_model *model, size_t program)
 }
 
 static void describe(const weft_model_info *info, const char *sha256, const char *dialect,
-                     const needs *n)
-                     size_t per_thousand, size_t disk)
+                     const needs *n, size_t disk)
 {
     printf(
         "name          %s\npath          %s\nSHA-256       %s\narchitecture  %s\nquantisation  %s\n"
@@ -105,8 +104,7 @@ static void describe(const weft_model_info *info, const char *sha256, const char
         "      %lld (%lld KV)\n"
         "context       %lld\ntokenizer     %s %s\ndialect       %s\nfile          %.0f MB\n"
         "memory        %.0f MB of weights, %.0f MB of them left in the file\n"
-        "              %.0f MB for a run of 1,000 tokens, %.1f MB for each further 1,000 (KV %s)\n",
-        "memory        %.1f MB per 1,000 tokens (KV %s)\n"
+        "              %.0f MB for a run of 1,000 tokens, %.1f MB for each further 1,000 (KV %s)\n"
         "disk          %.1f MB per 1,000 tokens, shared by forks and runs with the same beginning\n",
         info->name, info->path, sha256, info->architecture, info->quantisation,
         (double)info->n_params / 1e6, (long long)info->n_vocab, (long long)info->n_layer,
@@ -114,7 +112,7 @@ static void describe(const weft_model_info *info, const char *sha256, const char
         (long long)info->context_length, info->tokenizer, info->pre, dialect,
         (double)info->file_bytes / 1e6, (double)(info->weight_bytes + info->mapped_bytes) / 1e6,
         (double)info->mapped_bytes / 1e6, (double)(n->fixed + n->per_thousand) / 1e6,
-        (double)n->per_thousand / 1e6, weft_kv_type_name(info->kv_type));
+        (double)n->per_thousand / 1e6, weft_kv_type_name(info->kv_type), (double)disk / 1e6);
 }
 
 static void add_needs(cJSON *out, const weft_model_info *info, const needs *n)
@@ -124,9 +122,6 @@ static void add_needs(cJSON *out, const weft_model_info *info, const needs *n)
     weft_json_add_int(memory, "mapped_bytes", (int64_t)info->mapped_bytes);
     weft_json_add_int(memory, "fixed_bytes", (int64_t)n->fixed);
     weft_json_add_int(memory, "bytes_per_1000_tokens", (int64_t)n->per_thousand);
-        (double)info->file_bytes / 1e6, (double)per_thousand / 1e6,
-        weft_kv_type_name(info->kv_type),
-        (double)disk / 1e6);
 }
 
 weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *err)
@@ -145,8 +140,7 @@ weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *er
         weft_hex(digest, sizeof digest, hex);
         bool speaks = weft_dialect_open(&dialect, model, NULL, &none) == WEFT_OK;
         const char *name = speaks ? weft_dialect_name(dialect) : "none: text only";
-        size_t per_thousand = weft_model_memory(model, 2000) - weft_model_memory(model, 1000);
-        size_t disk = 16 * info->kv_page_file_bytes; /* pages of 64 */
+        const size_t disk = info->kv_page_file_bytes * 1000 / 64; /* a page holds 64 tokens */
         if (weft_option_flag(o, OPT_JSON)) {
             cJSON *out = cJSON_CreateObject();
             cJSON_AddStringToObject(out, "name", info->name);
@@ -167,17 +161,12 @@ weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *er
             weft_json_add_int(out, "file_bytes", (int64_t)info->file_bytes);
             cJSON_AddStringToObject(out, "kv_type", weft_kv_type_name(info->kv_type));
             weft_json_add_int(out, "bytes_per_1000_tokens", (int64_t)n.per_thousand);
+            weft_json_add_int(out, "disk_bytes_per_1000_tokens", (int64_t)disk);
             add_needs(out, info, &n);
             cJSON_AddItemToObject(out, "tensor_types", weft_model_tensor_types(model));
             status = print_json(out, err);
         } else {
-            describe(info, hex, name, &n);
-            weft_json_add_int(out, "bytes_per_1000_tokens", (int64_t)per_thousand);
-            weft_json_add_int(out, "disk_bytes_per_1000_tokens", (int64_t)disk);
-            cJSON_AddItemToObject(out, "tensor_types", weft_model_tensor_types(model));
-            status = print_json(out, err);
-        } else {
-            describe(info, hex, name, per_thousand, disk);
+            describe(info, hex, name, &n, disk);
         }
     }
     weft_dialect_close(dialect);

@@ -59,17 +59,6 @@ def peak_memory_is_what_model_info_says():
             peak = usage.ru_maxrss * 1024
             print(f"{model}: {tokens} tokens, peak {peak / 1e6:.0f} MB, said {said / 1e6:.0f} MB")
             expect(abs(peak / said - 1) <= 0.05, model, "peak", peak, "bytes, model info said", int(said))
-def memory_stays_within_its_bound():
-    with Home() as home:
-        file_bytes = os.stat(home.model(MODEL)).st_size
-        args = [WEFT, "run", "-m", MODEL, "--tools", "calculator", "--max-tokens", "8", "What is 2 + 2?"]
-        child = subprocess.Popen(args, env=home.env(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                 stderr=subprocess.DEVNULL, cwd=home.path)
-        _, status, usage = os.wait4(child.pid, 0)
-        equal(os.waitstatus_to_exitcode(status), 6, "exit")
-        kv = sum(p.stat().st_size for p in (home.path / "runs").glob("*/kv/*"))
-        bound = 1.6 * file_bytes + kv + (150 << 20)
-        expect(usage.ru_maxrss * 1024 <= bound, "peak", usage.ru_maxrss * 1024, "bytes, bound", int(bound))
 
 
 if __name__ == "__main__":
