@@ -32,16 +32,20 @@ def batch(home, file, *options, check=0, **env):
     return [json.loads(line) for line in done.stdout.splitlines()], done
 
 
-def substance(events):
-    """What a run came to: ids, and the digests of its pages."""
-    pages = {b["page"]: b["digest"] for b in bodies(events, "kv") if "page" in b}
-    return timeline(events), pages
+def same(events, others, what):
+    """Two runs came to the same: ids, and the digests of the pages that both evaluated (others are shared)."""
+    pages, other_pages = ({b["page"]: b["digest"] for b in bodies(e, "kv") if "page" in b} for e in (events, others))
+    equal(timeline(events), timeline(others), what)
+    both = pages.keys() & other_pages.keys()
+    expect(both, what, "has no page that both evaluated")
+    for page in both:
+        equal(pages[page], other_pages[page], f"{what} page {page}")
 
 
 def check_counts(home, results):
     for r in results:
         stats = home.stats(r["run"])
-        equal(stats["evaluated"], stats["length"], f"{r['run']} evaluated")
+        equal(stats["evaluated"] + stats["shared"], stats["length"], f"{r['run']} evaluated and shared")
         equal(stats["length"], r["counts"]["length"], f"{r['run']} length")
 
 
@@ -55,7 +59,7 @@ def results_do_not_depend_on_company():
         drafted = accepted = 0
         for r in alone:
             equal(r["exit"], 0, r["run"])
-            equal(substance(four.events(r["run"])), substance(one.events(r["run"])), r["run"])
+            same(four.events(r["run"]), one.events(r["run"]), r["run"])
             stats = four.stats(r["run"])
             drafted, accepted = drafted + stats["drafted"], accepted + stats["accepted"]
             equal(one.stats(r["run"])["drafted"], 0, "--draft off")
@@ -65,7 +69,7 @@ def results_do_not_depend_on_company():
         for task, r in list(zip(tasks, alone))[:4]:
             one.weft("run", "-m", TINY, *SAMPLER, "--tools", "calculator", "--seed", task["seed"], "--run-id",
                      task["id"], "--draft", 7, task["task"], check=0)
-            equal(substance(one.events(task["id"])), substance(one.events(r["run"])), task["id"])
+            equal(timeline(one.events(task["id"])), timeline(one.events(r["run"])), task["id"])
 
 
 def walks_of_four_at_once_keep_their_numbers():
