@@ -69,7 +69,7 @@ typedef enum weft_option_kind { KIND_FLAG, KIND_TEXT, KIND_INT, KIND_REAL, KIND_
       "known name, installed name or path of a GGUF file")                                         \
     X(THREADS, "threads", 0, KIND_INT, "N", V_ENGINE, true, "0", "threads; 0: all cores")          \
     X(ISA, "isa", 0, KIND_TEXT, "NAME", V_ENGINE, true, "",                                        \
-      "scalar, avx2 or avx512; default: the best of this CPU")                                     \
+      "scalar, avx2, avx512 or amx; default: the best of this CPU")                                \
     X(MEMORY, "memory", 0, KIND_TEXT, "auto|SIZE", V_ENGINE | V(MODEL_INFO), true, "auto",         \
       "most memory for weights (16G); the others stay in the file, slower; auto: what is free")    \
     X(CTX, "ctx", 0, KIND_INT, "N", V_ENGINE, true, "0",                                           \

@@ -38,7 +38,7 @@ bool weft_kv_type_find(const char *name, weft_kv_type *out);
 typedef int (*weft_progress)(void *context, const char *what, int64_t done, int64_t total);
 
 typedef struct weft_engine_options {
-    const char *isa; /* "scalar", "avx2", "avx512"; NULL: the best this CPU has */
+    const char *isa; /* "scalar", "avx2", "avx512", "amx"; NULL: the best this CPU has */
     int threads;     /* 0: the cores this process may use */
     weft_kv_type kv_type;
     int64_t context; /* most tokens on a timeline; 0: the model's own context length */

@@ -110,5 +110,5 @@ float weft_expf(float x)
 float weft_softmax_sum(const float *x, size_t n, float max, float *out)
 {
     bool known;
-    return cpu_kernels_find(NULL, &known)->softmax_sum(x, n, max, out);
+    return cpu_kernels_find(NULL, &known, NULL)->softmax_sum(x, n, max, out);
 }

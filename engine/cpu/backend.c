@@ -46,6 +46,8 @@ static weft_status reserve(weft_backend *b, size_t n, size_t columns, weft_error
     const size_t thread_floats = (3 * columns + CPU_SPAN) * CPU_QUERIES + ALIGN;
     cpu_layout l = {0, false};
     size_t quantised = cpu_room(&l, panels, cpu_divide_up(columns, CPU_BLOCK), CPU_TOKEN_BYTES, 1);
+    size_t wide = cpu_room(&l, cpu_divide_up(n, CPU_WIDE), cpu_divide_up(columns, CPU_BLOCK),
+                           CPU_WIDE_BYTES, 1);
     size_t floats = cpu_room(&l, panels, columns, 1, sizeof(float));
     size_t thread = cpu_room(&l, (size_t)b->threads, thread_floats, 1, sizeof(float));
     size_t slot = cpu_room(&l, slots, CPU_QUERIES, columns, sizeof(float));
@@ -70,6 +72,7 @@ static weft_status reserve(weft_backend *b, size_t n, size_t columns, weft_error
     b->max_tokens = n;
     b->max_columns = columns;
     b->quantised = base + quantised;
+    b->quantised_wide = base + wide;
     b->floats = (float *)(void *)(base + floats);
     b->attention_thread = (float *)(void *)(base + thread);
     b->attention_thread_floats = thread_floats;
@@ -157,10 +160,11 @@ weft_status weft_cpu_backend_new(weft_backend **out, const weft_ops **out_ops, c
                                  int threads, weft_error *err)
 {
     bool known;
-    const cpu_kernels *k = cpu_kernels_find(isa, &known);
+    const cpu_wide *wide = NULL;
+    const cpu_kernels *k = cpu_kernels_find(isa, &known, &wide);
     if (!known)
         return weft_fail(err, WEFT_E_USAGE,
-                         "instruction set %s: unknown; choose scalar, avx2 or avx512", isa);
+                         "instruction set %s: unknown; choose scalar, avx2, avx512 or amx", isa);
     if (!k)
         return weft_fail(err, WEFT_E_MODEL, "instruction set %s: this CPU does not have it", isa);
     weft_backend *b = calloc(1, sizeof *b);
@@ -171,8 +175,9 @@ weft_status weft_cpu_backend_new(weft_backend **out, const weft_ops **out_ops, c
         return s;
     }
     b->k = k;
+    b->wide = wide;
     b->threads = cpu_pool_threads(b->pool);
-    b->ops = (weft_ops){.name = k->name,
+    b->ops = (weft_ops){.name = wide ? wide->name : k->name,
                         .weight_new = cpu_weight_new,
                         .weight_map = cpu_weight_map,
                         .weight_free = cpu_weight_free,

@@ -55,6 +55,7 @@ typedef struct cpu_experts {
 struct weft_backend {
     weft_ops ops;
     const cpu_kernels *k;
+    const cpu_wide *wide; /* NULL: this CPU has none */
     cpu_pool *pool;
     cpu_arena arena;
     int threads;
@@ -66,7 +67,7 @@ struct weft_backend {
     void *scratch;
     size_t scratch_bytes;
     size_t max_tokens, max_columns;
-    uint8_t *quantised; /* panels, see kernels.h */
+    uint8_t *quantised, *quantised_wide; /* panels, see kernels.h */
     float *floats;
     cpu_rope_table rope[CPU_ROPE_TABLES];
     int rope_next;           /* the table that is overwritten next */

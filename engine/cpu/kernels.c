@@ -5,6 +5,8 @@
 
 #ifdef WEFT_X86_64
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* What the compilers' cpu_supports has no name for in every version. */
 static bool has_f16c(void)
@@ -25,6 +27,15 @@ static bool has_avx512(void)
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
 }
+
+/* The kernel saves 8 KiB of tile registers only for processes that asked; it may refuse. */
+static bool has_amx(void)
+{
+    enum { TILE = 1 << 24, INT8 = 1 << 25, XTILEDATA = 18, REQUEST = 0x1023 };
+    unsigned a, b, c, d;
+    return has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && d & TILE && d & INT8 &&
+           syscall(SYS_arch_prctl, REQUEST, XTILEDATA) == 0;
+}
 #endif
 
 static bool always(void)
@@ -32,24 +43,28 @@ static bool always(void)
     return true;
 }
 
-const cpu_kernels *cpu_kernels_find(const char *isa, bool *known)
+const cpu_kernels *cpu_kernels_find(const char *isa, bool *known, const cpu_wide **out_wide)
 {
     static const struct {
         const char *isa;
         const cpu_kernels *kernels;
+        const cpu_wide *wide;
         bool (*runs)(void);
     } table[] = {
 #ifdef WEFT_X86_64
-        {"avx512", &cpu_kernels_avx512, has_avx512},
-        {"avx2", &cpu_kernels_avx2, has_avx2},
+        {"amx", &cpu_kernels_avx512, &cpu_wide_amx, has_amx},
+        {"avx512", &cpu_kernels_avx512, NULL, has_avx512},
+        {"avx2", &cpu_kernels_avx2, NULL, has_avx2},
 #endif
-        {"scalar", &cpu_kernels_scalar, always},
+        {"scalar", &cpu_kernels_scalar, NULL, always},
     };
     *known = !isa;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         if (isa && strcmp(isa, table[i].isa) != 0) continue;
         *known = true;
-        if (table[i].runs()) return table[i].kernels;
+        if ((table[i].wide && !out_wide) || !table[i].runs()) continue;
+        if (out_wide) *out_wide = table[i].wide;
+        return table[i].kernels;
     }
     return NULL;
 }

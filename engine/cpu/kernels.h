@@ -44,7 +44,8 @@
  *
  * Activations: panels of up to 8 tokens (`width`). A quantised panel is, for each block of 32 columns, 64 * width
  * bytes: i8 q[8 groups][width][4], f32 d[width], f32 s[width] = d * sum, i32 correction[6][width]
- * (cpu_correction). A float panel is f32 [columns][width].
+ * (cpu_correction). A float panel is f32 [columns][width]. A wide panel, for CPUs with matrix registers, is
+ * always of 16 tokens and, for each block, 640 bytes: i8 q[16][32], f32 d[16], f32 s[16].
  */
 #ifndef WEFT_ENGINE_CPU_KERNELS_H
 #define WEFT_ENGINE_CPU_KERNELS_H
@@ -88,7 +89,10 @@ enum {
     CPU_TOKEN_BYTES = 64, /* of a quantised block and token */
     CPU_SPAN = 256,       /* positions that attention sums at once: 4 pages */
     CPU_QUERIES = 56,     /* most queries an attention item holds: 8 tokens of 7 heads */
-    CPU_WIDTHS = 5        /* panel widths 1, 2, 3, 4, 8 */
+    CPU_WIDTHS = 5,       /* panel widths 1, 2, 3, 4, 8 */
+    CPU_WIDE = 16,        /* tokens of a wide panel */
+    CPU_WIDE_BYTES = 640, /* of a block of it */
+    CPU_WIDE_PANELS = 8   /* most panels of one call */
 };
 
 /* Minus the offset of the stored weights times the sum of a block's activations (or of its first or
@@ -116,6 +120,20 @@ static inline size_t cpu_panel_width(size_t tokens)
 
 /* out[t][r] = sum over the tile's `count` blocks (F formats: columns) for panel column t and tile row r. */
 typedef void (*cpu_tile_fn)(const uint8_t *tile, size_t count, const void *panel, float *out);
+
+/* Products of many tokens, for CPUs with matrix registers: another way to the same bits. */
+typedef struct cpu_wide {
+    const char *name;
+    /* Before and after the use of `tile` on a thread: the state of the registers. */
+    void (*begin)(void);
+    void (*end)(void);
+    /* x [tokens][stride] -> a wide panel; tokens up to 16 that are not there count as zeros. */
+    void (*quantise)(const float *x, size_t stride, size_t columns, size_t tokens, uint8_t *panel);
+    /* out[t][r] for `panels` panels that are panel_bytes apart, out [panels * 16][16]; NULL: this format goes
+     * through cpu_kernels. */
+    void (*tile[CPU_FORMATS])(const uint8_t *tile, size_t count, const uint8_t *panel,
+                              size_t panel_bytes, size_t panels, float *out);
+} cpu_wide;
 
 /* What attention keeps of one query over some positions: max, the 16 strided partial sums of the
  * exponentials, the weighted values. */
@@ -169,10 +187,12 @@ typedef struct cpu_kernels {
 extern const cpu_kernels cpu_kernels_scalar;
 #ifdef WEFT_X86_64
 extern const cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512;
+extern const cpu_wide cpu_wide_amx;
 #endif
 
 /* The widest table this CPU runs, or the one of that name: NULL if unknown (*known false) or if the CPU lacks
- * it. */
-const cpu_kernels *cpu_kernels_find(const char *isa, bool *known);
+ * it. *out_wide: what it has for many tokens, or NULL;
+ * out_wide NULL: not asked for. */
+const cpu_kernels *cpu_kernels_find(const char *isa, bool *known, const cpu_wide **out_wide);
 
 #endif

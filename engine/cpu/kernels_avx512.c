@@ -4,3 +4,5 @@
 #define KERNELS cpu_kernels_avx512
 #define KERNELS_NAME "cpu-avx512"
 #include "engine/cpu/kernels.inc"
+
+#include "engine/cpu/amx.inc" /* builds on it; runs only where the CPU has AMX */

@@ -11,13 +11,29 @@
 enum {
     RUN_BYTES = 64 << 10,      /* weights of an item when one token is computed */
     RUN_TILES = 8,             /* tiles of an item at most when many are */
+    WIDE_TOKENS = 9,           /* from here on the wide products win, where the CPU has them */
     PORTION_BYTES = 256 << 10, /* of panels, a quarter of a core's second-level cache */
+    WIDE_PORTION_BYTES = 1 << 20, /* half of it, on the CPUs that have wide products: 2 MiB */
     ITEMS_PER_THREAD = 8
 };
 
 static bool is_float(const weft_weight *w)
 {
     return w->format >= CPU_F16;
+}
+
+/* Experts' products have no room for wide panels. */
+static bool is_wide(const cpu_product *p, const weft_weight *w)
+{
+    const cpu_wide *wide = p->b->wide;
+    if (!wide || !p->quantised_wide || p->n < WIDE_TOKENS) return false;
+    if (p->gated) return wide->tile[p->w[0]->format] && wide->tile[p->w[1]->format];
+    return wide->tile[w->format] != NULL;
+}
+
+static size_t wide_panel_bytes(const cpu_product *p)
+{
+    return p->columns / CPU_BLOCK * CPU_WIDE_BYTES;
 }
 
 /* Panel i of the activations as w needs them. */
@@ -36,9 +52,11 @@ static size_t panel_tokens(const cpu_product *p, size_t i)
 
 void cpu_product_begin(cpu_product *p)
 {
-    p->wants_quantised = p->wants_floats = false;
+    p->wants_quantised = p->wants_wide = p->wants_floats = false;
     for (size_t i = 0; i < p->n_w; i++)
-        *(is_float(p->w[i]) ? &p->wants_floats : &p->wants_quantised) = true;
+        *(is_float(p->w[i])     ? &p->wants_floats
+          : is_wide(p, p->w[i]) ? &p->wants_wide
+                                : &p->wants_quantised) = true;
     if (p->n == 1) p->wants_floats = false; /* x is its own panel */
 }
 
@@ -63,15 +81,32 @@ static void panel_item(void *context, uint32_t item, int thread)
     cpu_product_panel(p, item / segments, item % segments);
 }
 
+static void wide_panel_item(void *context, uint32_t item, int thread)
+{
+    const cpu_product *p = context;
+    const size_t segments = cpu_product_segments(p);
+    const size_t i = item / segments, from = item % segments * CPU_SEGMENT;
+    p->b->wide->quantise(p->x + i * CPU_WIDE * p->columns + from, p->columns,
+                         cpu_min(CPU_SEGMENT, p->columns - from),
+                         cpu_min(CPU_WIDE, p->n - i * CPU_WIDE),
+                         p->quantised_wide + i * wide_panel_bytes(p) +
+                             from / CPU_BLOCK * CPU_WIDE_BYTES);
+}
+
+static void for_each_segment(cpu_product *p, size_t width, void (*run)(void *, uint32_t, int))
+{
+    const size_t items = cpu_divide_up(p->n, width) * cpu_product_segments(p);
+    if (p->n * p->columns >= CPU_SERIAL_FLOATS)
+        cpu_pool_run(p->b->pool, run, p, (uint32_t)items);
+    else
+        for (size_t i = 0; i < items; i++) run(p, (uint32_t)i, 0);
+}
+
 static void prepare(cpu_product *p)
 {
     cpu_product_begin(p);
-    if (!p->wants_quantised && !p->wants_floats) return;
-    const size_t items = cpu_product_panels(p) * cpu_product_segments(p);
-    if (p->n * p->columns >= CPU_SERIAL_FLOATS)
-        cpu_pool_run(p->b->pool, panel_item, p, (uint32_t)items);
-    else
-        for (size_t i = 0; i < items; i++) panel_item(p, (uint32_t)i, 0);
+    if (p->wants_quantised || p->wants_floats) for_each_segment(p, CPU_WIDTH, panel_item);
+    if (p->wants_wide) for_each_segment(p, CPU_WIDE, wide_panel_item);
 }
 
 /* ---- tiles ---- */
@@ -126,9 +161,44 @@ static size_t by_four(const cpu_product *p, size_t which, size_t from, size_t to
     return from;
 }
 
+/* As cpu_product_tiles; a tile goes through several panels at once, since it is unpacked for them
+ * together. */
+static void wide_tiles(const cpu_product *p, size_t which, size_t from, size_t to, int thread)
+{
+    enum { TOKENS = CPU_WIDE_PANELS * CPU_WIDE };
+    _Alignas(64) float sums[TOKENS * CPU_ROWS], up[TOKENS * CPU_ROWS];
+    const weft_weight *w = p->w[which];
+    const cpu_wide *wide = p->b->wide;
+    const size_t bytes = wide_panel_bytes(p), panels = cpu_divide_up(p->n, CPU_WIDE);
+    const size_t portion = cpu_max(1, cpu_min(CPU_WIDE_PANELS, WIDE_PORTION_BYTES / bytes));
+    uint8_t *room = cpu_tile_room(p->b, thread);
+    wide->begin();
+    for (size_t first = 0; first < panels; first += portion) {
+        const uint8_t *panel = p->quantised_wide + first * bytes;
+        const size_t n = cpu_min(portion, panels - first);
+        const size_t tokens = cpu_min(n * CPU_WIDE, p->n - first * CPU_WIDE);
+        for (size_t tile = from; tile < to; tile++) {
+            wide->tile[w->format](cpu_tile(w, p->matrix, tile, room), w->count, panel, bytes, n,
+                                  sums);
+            if (p->gated) {
+                const weft_weight *v = p->w[1];
+                wide->tile[v->format](cpu_tile(v, p->matrix, tile, room), v->count, panel, bytes, n,
+                                      up);
+                p->b->k->gate(p->act, sums, up, tokens * CPU_ROWS, sums);
+            }
+            store(p, w, which, tile, first * CPU_WIDE, tokens, sums);
+        }
+    }
+    wide->end();
+}
+
 void cpu_product_tiles(const cpu_product *p, size_t which, size_t from, size_t to, int thread)
 {
     const weft_weight *w = p->w[which];
+    if (is_wide(p, w)) {
+        wide_tiles(p, which, from, to, thread);
+        return;
+    }
     const size_t panels = cpu_product_panels(p);
     const size_t panel_bytes = CPU_WIDTH * p->columns * (is_float(w) ? 4 : 2);
     const size_t portion = cpu_max(1, PORTION_BYTES / panel_bytes);
@@ -175,6 +245,7 @@ static void compute(cpu_product *p)
     const size_t matrices = p->gated ? 1 : p->n_w;
     assert(p->n <= p->b->max_tokens && p->columns <= p->b->max_columns);
     p->quantised = p->b->quantised;
+    p->quantised_wide = p->b->quantised_wide;
     p->floats = p->b->floats;
     for (size_t i = 0; i < p->n_w; i++) cpu_weight_ahead(p->w[i], 0);
     prepare(p);

@@ -23,8 +23,9 @@ typedef struct cpu_product {
     weft_activation act;
     /* of the panels: each CPU_WIDTH * columns floats, or as many bytes as that is when quantised */
     uint8_t *quantised;
+    uint8_t *quantised_wide; /* wide panels, see kernels.h; NULL: none are made */
     float *floats;
-    bool wants_quantised, wants_floats;
+    bool wants_quantised, wants_wide, wants_floats;
 } cpu_product;
 
 /* An expert that was chosen, its rows [row, row + n) and its panels from `panel` on. */
@@ -50,7 +51,7 @@ static inline size_t cpu_quantised_stride(size_t columns)
 {
     return CPU_WIDTH * (columns / CPU_BLOCK) * CPU_TOKEN_BYTES;
 }
-/* Makes panel i from x, one segment of its columns. */
+/* Makes panel i (not a wide one) from x, one segment of its columns. */
 void cpu_product_panel(const cpu_product *p, size_t i, size_t segment);
 /* Computes tiles [from, to) of w[which] for all tokens; the panels are made. */
 void cpu_product_tiles(const cpu_product *p, size_t which, size_t from, size_t to, int thread);

@@ -214,7 +214,7 @@ def logits_do_not_depend_on_how_they_were_computed():
         ids = json.loads(home.weft("tokenize", "-m", TINY, "What is 123 +45? " * 12, check=0).stdout)
         (home.path / "ids").write_text(json.dumps(ids))
         flags = [["--chunk", str(c)] for c in (1, 7, 64, 512)] + [["--threads", "1"], ["--threads", "2"]]
-        flags += [["--isa", isa] for isa in ("scalar", "avx2", "avx512")] + [["--reopen", "50"]]
+        flags += [["--isa", isa] for isa in ("scalar", "avx2", "avx512", "amx")] + [["--reopen", "50"]]
         digests = set()
         for flag in flags:
             done = home.weft("model", "logits", "-m", TINY, "--ids", "ids", "--digest", *flag)

@@ -16,9 +16,9 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { N_ISAS = 3 };
+enum { N_ISAS = 4 };
 
-static const char *const all_isas[N_ISAS] = {"scalar", "avx2", "avx512"};
+static const char *const all_isas[N_ISAS] = {"scalar", "avx2", "avx512", "amx"};
 static const weft_tensor_type all_types[] = {
 #define X(name, number, weights, bytes) WEFT_##name,
     WEFT_TENSOR_TYPES(X)

@@ -19,7 +19,7 @@ static weft_weight *repack(const device *d, const weft_tensor *t)
     weft_weight *w = NULL;
     weft_error err;
     assert_int_equal(d->ops->weight_new(d->b, t, &w, &err), WEFT_OK);
-    assert_int_equal(d->ops->reserve(d->b, 40, t->dim[0], &err), WEFT_OK);
+    assert_int_equal(d->ops->reserve(d->b, 140, t->dim[0], &err), WEFT_OK);
     return w;
 }
 
@@ -107,8 +107,8 @@ static void test_bounded(void **state)
     weft_cpu_backend_free(d.b);
 }
 
-enum { MOST_TOKENS = 33 };
-static const size_t token_counts[] = {1, 2, 3, 4, 5, 7, 8, 9, 16, MOST_TOKENS};
+enum { MOST_TOKENS = 70 };
+static const size_t token_counts[] = {1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33, MOST_TOKENS};
 
 /* All counts of tokens, threads 1..3 and instruction sets, against one token at a time in scalar. */
 static void check_equal(weft_tensor_type type, size_t rows, size_t columns, rng *r)

@@ -324,7 +324,7 @@ static void test_q8_edges(void **state)
     for (size_t k = 0; k + 1 < sizeof edges / sizeof *edges; k++)
         for (int isa = 0; isa < N_ISAS; isa++) {
             bool known;
-            const cpu_kernels *kernels = cpu_kernels_find(all_isas[isa], &known);
+            const cpu_kernels *kernels = cpu_kernels_find(all_isas[isa], &known, NULL);
             float x[32] = {0};
             int8_t q[32];
             if (!kernels) continue;

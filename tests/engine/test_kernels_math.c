@@ -14,7 +14,7 @@ static size_t tables(const cpu_kernels *out[N_ISAS])
     size_t n = 0;
     for (int i = 0; i < N_ISAS; i++) {
         bool known;
-        const cpu_kernels *k = cpu_kernels_find(all_isas[i], &known);
+        const cpu_kernels *k = cpu_kernels_find(all_isas[i], &known, NULL);
         if (k) out[n++] = k;
     }
     return n;

@@ -203,7 +203,7 @@ static void check_contract(const char *name, const char *fixture_name, size_t n,
 static void test_contract_smollm2(void **state)
 {
     const variant variants[] = {{NULL, 7, 1, 150},     {NULL, 1, 2, 80},   {NULL, 64, 2, 150},
-                                {"avx2", 512, 2, 150}, {"avx2", 3, 1, 30}, {"scalar", 5, 2, 10}};
+                                {"avx512", 64, 2, 150}, {"avx2", 512, 2, 150}, {"avx2", 3, 1, 30}, {"scalar", 5, 2, 10}};
     check_contract("smollm2-135m", "smollm2-135m-1", 150, variants,
                    sizeof variants / sizeof *variants);
 }

@@ -108,9 +108,9 @@ static int stop_after_two(void *context, const char *what, int64_t done, int64_t
 static void test_contract(void **state)
 {
     const rig *r = *state;
-    const char *const isa[] = {"scalar", "avx2", "avx512"};
+    const char *const isa[] = {"scalar", "avx2", "avx512", "amx"};
     const int chunk[] = {1, 7, 64, 512};
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof isa / sizeof *isa; i++) {
         if (!isa_usable(isa[i])) continue;
         for (size_t c = 0; c < 4; c++) {
             for (int threads = 1; threads <= 2; threads++) {
