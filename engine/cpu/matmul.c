@@ -11,7 +11,7 @@
 enum {
     RUN_BYTES = 64 << 10,      /* weights of an item when one token is computed */
     RUN_TILES = 8,             /* tiles of an item at most when many are */
-    WIDE_TOKENS = 9,           /* from here on the wide products win, where the CPU has them */
+    WIDE_TOKENS = 12,          /* from here on the wide products win (docs/speed.md) */
     PORTION_BYTES = 256 << 10, /* of panels, a quarter of a core's second-level cache */
     WIDE_PORTION_BYTES = 1 << 20, /* half of it, on the CPUs that have wide products: 2 MiB */
     ITEMS_PER_THREAD = 8
