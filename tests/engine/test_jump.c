@@ -182,8 +182,8 @@ static void test_canonical_calls(void **state)
         "<tool_call>\n{\"name\": \"calculator\", \"arguments\": {\"expression\": \"1+2\"}}\n</tool_call>",
         "<tool_call>\n{\"name\":\"calculator\",\"arguments\":{\"expression\":\"1+2\"}}\n</tool_call>",
         "```json\n{\n  \"name\": \"calculator\",\n  \"arguments\": {\n    \"expression\": \"1+2\"\n  }\n}\n```",
-        "{\"name\": \"file_write\", \"arguments\": {\"path\": \"a b\", \"mode\": \"append\", \"lines\": [\"x\", "
-        "\"y\"], \"size\": -12}}",
+        ("{\"name\": \"file_write\", \"arguments\": {\"path\": \"a b\", \"mode\": \"append\", \"lines\": [\"x\", "
+        "\"y\"], \"size\": -12}}"),
         "{\"name\":\"file_write\",\"arguments\":{\"path\":\"a\",\"mode\":\"new\",\"lines\":[],\"size\":1}}",
         "<tools>\n{\n\"name\": \"file_write\",\n\"arguments\": {\n\"path\": \"a\",\n\"lines\": [\n\"x\"\n]\n}\n}\n</tools>",
         "<tool_call>\n{\"name\": \"next_item\", \"arguments\": {}}\n</tool_call>",
