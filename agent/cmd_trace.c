@@ -10,7 +10,7 @@
 
 typedef struct summary {
     run_state state;
-    int64_t events, prefill_ns, decode_ns, tool_ns, processes, nudges, segment_tokens;
+    int64_t events, prefill_ns, decode_ns, tool_ns, processes, nudges;
     int64_t drafted, accepted;
     char begun[40], reason[32];
     weft_status status;
@@ -48,8 +48,6 @@ static bool summarise(void *context, const weft_event *event)
         s->tool_ns += weft_json_int(cJSON_GetObjectItemCaseSensitive(body, "facts"), "wall_ns", 0);
     } else if (strcmp(event->type, "nudge") == 0) {
         s->nudges++;
-    } else if (strcmp(event->type, "segment") == 0) {
-        s->segment_tokens += cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(body, "ids"));
     } else if (strcmp(event->type, "run.end") == 0) {
         take_text(s->reason, sizeof s->reason, weft_json_string(body, "reason"));
     }
@@ -217,6 +215,13 @@ static double seconds(int64_t ns)
     return (double)ns / 1e9;
 }
 
+/* Ids on the timeline, those of a turn in progress too. */
+static size_t timeline_length(const run_state *r)
+{
+    const int32_t *sampled = NULL;
+    return r->phase == RUN_TURN ? r->turn_from + run_state_forced(r, &sampled) : r->n_id;
+}
+
 weft_status cmd_trace_stats(const weft_options *o, int *exit_code, weft_error *err)
 {
     const char *name = o->n_argument ? o->argument[0] : NULL;
@@ -232,7 +237,7 @@ weft_status cmd_trace_stats(const weft_options *o, int *exit_code, weft_error *e
         cJSON_AddStringToObject(line, "state", state_word(&s));
         weft_json_add_int(line, "events", s.events);
         weft_json_add_int(line, "processes", s.processes);
-        weft_json_add_int(line, "length", s.segment_tokens);
+        weft_json_add_int(line, "length", (int64_t)timeline_length(r));
         weft_json_add_int(line, "evaluated", r->evaluated);
         weft_json_add_int(line, "shared", r->shared);
         weft_json_add_int(line, "sampled", r->sampled_total);
@@ -257,7 +262,7 @@ weft_status cmd_trace_stats(const weft_options *o, int *exit_code, weft_error *e
                    "turns              %lld\ncalls              %lld\n"
                    "seconds            %.1f: prefill %.1f, decode %.1f, tools %.1f\n",
                    state_word(&s), (long long)s.events, (long long)s.processes,
-                   (long long)s.segment_tokens, (long long)r->evaluated, (long long)r->shared,
+                   (long long)timeline_length(r), (long long)r->evaluated, (long long)r->shared,
                    (long long)r->sampled_total, (long long)s.drafted, (long long)s.accepted,
                    (long long)r->turns, (long long)r->calls,
                    seconds(r->elapsed_ns), seconds(s.prefill_ns), seconds(s.decode_ns),

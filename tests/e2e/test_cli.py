@@ -118,6 +118,7 @@ def each_limit_ends_with_6_and_the_run_goes_on():
             expect("weft resume" in done.stderr and done.stdout == "", name, done.stderr)
             end = home.events(run)[-1]["body"]
             equal((end["reason"], end["limit"]), ("limit", name), "run.end")
+            equal(home.stats(run)["length"], end["counts"]["length"], f"{name}: length, with the turn that was cut")
             if name == "context":
                 continue
             home.weft("resume", run, option[0], "0", check=0)
