@@ -377,5 +377,7 @@ size_t weft_model_memory(const weft_model *model, int64_t n_tokens)
     size_t kv = (size_t)pages * model->info.kv_page_bytes;
     /* logits (with guesses), probabilities and candidate ids of the timeline; the ids themselves */
     size_t timeline = (size_t)model->info.n_vocab * 4 * (WEFT_GUESSES + 3) + (size_t)(n_tokens > 0 ? n_tokens : 0) * 4;
-    return kv + timeline + model->scratch.bytes;
+    /* Few rows of a step's logits are touched as a rule, all of them by many runs at once. */
+    size_t step = 2 * (size_t)WEFT_LOGIT_ROWS * (size_t)model->info.n_vocab * sizeof(float);
+    return kv + timeline + step + model->scratch.bytes;
 }
