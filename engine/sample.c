@@ -82,6 +82,7 @@ static weft_status check_sampler(const weft_sampler *s, weft_error *err)
 static void penalise(const weft_sample *s, float *logit)
 {
     size_t n = s->n_recent < WEFT_REPEAT_LAST ? s->n_recent : WEFT_REPEAT_LAST;
+    if (n == 0) return; /* recent may be NULL */
     const int32_t *recent = s->recent + (s->n_recent - n);
     for (size_t i = 0; i < n; i++) {
         bool seen = recent[i] < 0 || (size_t)recent[i] >= s->n_vocab;

@@ -97,9 +97,10 @@ static inline const uint8_t *cpu_tile(const weft_weight *w, size_t matrix, size_
     cpu_weight_pack_tile(w, matrix, tile, room);
     return room;
 }
-static inline uint8_t *cpu_tile_room(const weft_backend *b, int thread)
+static inline uint8_t *cpu_tile_room(const weft_backend *b, int thread, int which)
 {
-    return b->tile_room ? b->tile_room + (size_t)thread * 2 * b->tile_room_bytes : NULL;
+    return b->tile_room ? b->tile_room + ((size_t)thread * 2 + (size_t)which) * b->tile_room_bytes
+                        : NULL;
 }
 
 void cpu_matmul(weft_backend *b, const weft_weight *const *w, const float *const *bias,

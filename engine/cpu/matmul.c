@@ -171,7 +171,7 @@ static void wide_tiles(const cpu_product *p, size_t which, size_t from, size_t t
     const cpu_wide *wide = p->b->wide;
     const size_t bytes = wide_panel_bytes(p), panels = cpu_divide_up(p->n, CPU_WIDE);
     const size_t portion = cpu_max(1, cpu_min(CPU_WIDE_PANELS, WIDE_PORTION_BYTES / bytes));
-    uint8_t *room = cpu_tile_room(p->b, thread);
+    uint8_t *room = cpu_tile_room(p->b, thread, 0);
     wide->begin();
     for (size_t first = 0; first < panels; first += portion) {
         const uint8_t *panel = p->quantised_wide + first * bytes;
@@ -202,13 +202,12 @@ void cpu_product_tiles(const cpu_product *p, size_t which, size_t from, size_t t
     const size_t panels = cpu_product_panels(p);
     const size_t panel_bytes = CPU_WIDTH * p->columns * (is_float(w) ? 4 : 2);
     const size_t portion = cpu_max(1, PORTION_BYTES / panel_bytes);
-    uint8_t *room = cpu_tile_room(p->b, thread);
+    uint8_t *room = cpu_tile_room(p->b, thread, 0), *second = cpu_tile_room(p->b, thread, 1);
     if (p->n == 1 && is_float(w) && !p->gated && !w->source) from = by_four(p, which, from, to);
     for (size_t first = 0; first < panels; first += portion)
         for (size_t tile = from; tile < to; tile++) {
             const uint8_t *data = cpu_tile(w, p->matrix, tile, room);
-            const uint8_t *up =
-                p->gated ? cpu_tile(p->w[1], p->matrix, tile, room + p->b->tile_room_bytes) : NULL;
+            const uint8_t *up = p->gated ? cpu_tile(p->w[1], p->matrix, tile, second) : NULL;
             for (size_t i = first; i < cpu_min(panels, first + portion); i++)
                 one_tile(p, which, tile, data, up, i);
         }
