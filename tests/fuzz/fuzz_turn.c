@@ -37,9 +37,7 @@ static const bench *get_bench(void)
                                            "<|im_end|>",   "<|im_start|>"};
     if (b.dialect) return &b;
     weft_error err = {0};
-    const char *root = getenv("WEFT_TEST_DATA");
-    char path[4096];
-    snprintf(path, sizeof path, "%s/agent/tiny-agent-f16.gguf", root ? root : "tests/data");
+    static const char path[] = FUZZ_DATA "/agent/tiny-agent-f16.gguf";
     cJSON *schema = NULL;
     static const char text[] =
         "{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"string\", \"maxLength\": 5}, "
