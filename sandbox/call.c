@@ -30,6 +30,10 @@
  * where no memory group stands behind the watchdog. */
 enum { LOOK_MS = 100, LOOK_WITHOUT_GROUP_MS = 10 };
 
+/* Nothing fills a file system faster than this (a tmpfs takes 6 to 10 GB/s from one writer): where the
+ * room above the floor is small, the next look comes before it can be used up. */
+enum { DISK_BYTES_PER_MS = 10 << 20 };
+
 typedef struct watched_call {
     const sandbox_call *call;
     sandbox_slot *slot;
@@ -159,7 +163,7 @@ static weft_sandbox_hit limits_look(watched_call *w)
 {
     const weft_sandbox_limits *l = &w->call->limits;
     if (weft_monotonic_ns() - w->start_ns > l->wall_ms * 1000000) return WEFT_HIT_WALL;
-    if (w->disk >= 0 && sandbox_disk_below(w->disk, w->disk_floor)) return WEFT_HIT_FILE;
+    if (w->disk >= 0 && sandbox_disk_room(w->disk, w->disk_floor) < 0) return WEFT_HIT_FILE;
     sandbox_usage now;
     if (!sandbox_watch(w->init->pid, &now)) return WEFT_HIT_NONE;
     w->most.cpu_ns = now.cpu_ns;
@@ -174,8 +178,12 @@ static int wait_ms(const watched_call *w)
 {
     int64_t left =
         (w->call->limits.wall_ms * 1000000 - (weft_monotonic_ns() - w->start_ns)) / 1000000;
-    int look = w->slot->has_memory ? LOOK_MS : LOOK_WITHOUT_GROUP_MS;
-    return left < 0 ? 0 : left + 1 < look ? (int)left + 1 : look;
+    int64_t look = w->slot->has_memory ? LOOK_MS : LOOK_WITHOUT_GROUP_MS;
+    if (w->disk >= 0) {
+        int64_t to_fill = sandbox_disk_room(w->disk, w->disk_floor) / DISK_BYTES_PER_MS;
+        if (to_fill < look) look = to_fill < 1 ? 1 : to_fill;
+    }
+    return left < 0 ? 0 : (int)(left + 1 < look ? left + 1 : look);
 }
 
 /* Takes over what init knew at its end. */

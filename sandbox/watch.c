@@ -120,8 +120,8 @@ int64_t sandbox_disk_floor(int fd, int64_t file_bytes)
     return floor < now ? floor : one_file;
 }
 
-bool sandbox_disk_below(int fd, int64_t floor)
+int64_t sandbox_disk_room(int fd, int64_t floor)
 {
     int64_t total, now = free_bytes(fd, &total);
-    return now >= 0 && now < floor;
+    return now < 0 ? INT64_MAX : now - floor;
 }

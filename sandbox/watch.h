@@ -25,6 +25,9 @@ bool sandbox_watch(pid_t init, sandbox_usage *out);
  * take 16 of its largest files, and never the last twentieth. Judged by free space, so another
  * program's writes count too: better a call too few than a full disk. */
 int64_t sandbox_disk_floor(int fd, int64_t file_bytes);
-bool sandbox_disk_below(int fd, int64_t floor);
+
+/* Bytes that may still be written above the floor; negative below it, INT64_MAX if the file system does
+ * not tell. */
+int64_t sandbox_disk_room(int fd, int64_t floor);
 
 #endif

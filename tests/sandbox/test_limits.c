@@ -203,7 +203,7 @@ static bool workspace_mount(const fixture *f)
         return false;
     }
     char options[64];
-    snprintf(options, sizeof options, "size=256m,mode=0700,uid=%u", (unsigned)geteuid());
+    snprintf(options, sizeof options, "size=768m,mode=0700,uid=%u", (unsigned)geteuid());
     return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
            mount("none", f->work, "tmpfs", 0, options) == 0;
 }
