@@ -15,11 +15,6 @@
 
 /* 16 registers hold 4 dots and 4 sums, or 12 sums of attention, and what feeds them. */
 enum { LANES = 8, TOKENS = 4, QUERIES = 6, VECTORS = 2, SUMS = 12, BIASED8 = 0 };
-#if defined __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 typedef __m256 vf;
 typedef __m256i vi, vs, vb;

@@ -10,11 +10,6 @@
 
 /* 24 sums of attention, or 8 dots and 8 sums of a product, leave registers for what feeds them. */
 enum { LANES = 16, TOKENS = 8, QUERIES = 12, VECTORS = 4, SUMS = 24, BIASED8 = 1 };
-#if defined __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 typedef __m512 vf;
 typedef __m512i vi, vs, vb;
