@@ -75,9 +75,22 @@ static void fill(int32_t *ids, size_t n, int64_t n_vocab)
     }
 }
 
+enum { OPS_MAX = 32 };
+
 typedef struct figures {
     double prefill, decode; /* tokens per second */
+    bool wants_ops;
+    weft_profile_row op[OPS_MAX]; /* of the decoded tokens */
+    size_t n_ops;
 } figures;
+
+static void ops_take(weft_profile *profile, figures *out)
+{
+    size_t n;
+    const weft_profile_row *row = weft_profile_rows(profile, &n);
+    for (size_t i = 0; i < n; i++)
+        if (row[i].calls > 0 && out->n_ops < OPS_MAX) out->op[out->n_ops++] = row[i];
+}
 
 static weft_status measure(weft_model *model, size_t n_prompt, size_t n_decode, size_t depth,
                            figures *out, weft_error *err)
@@ -103,12 +116,16 @@ static weft_status measure(weft_model *model, size_t n_prompt, size_t n_decode, 
     }
     if (!status && weft_timeline_pending(timeline))
         status = weft_timeline_evaluate(timeline, NULL, NULL, err);
+    weft_profile *profile = NULL;
+    if (!status && out->wants_ops) status = weft_profile_begin(&profile, model, err);
     begin = weft_monotonic_ns();
     for (size_t i = 0; i < n_decode && !status; i++) {
         status = weft_timeline_append(timeline, ids + n + i, 1, err);
         if (!status) status = weft_timeline_evaluate(timeline, NULL, NULL, err);
     }
     out->decode = (double)n_decode / ((double)(weft_monotonic_ns() - begin) / 1e9);
+    if (profile) ops_take(profile, out);
+    weft_profile_end(profile);
     weft_timeline_close(timeline);
     free(ids);
     return status;
@@ -147,13 +164,55 @@ static weft_status measure_batch(weft_model *model, size_t batch, size_t n_decod
     return status;
 }
 
+/* Nanoseconds of a token that are spent in no operation. */
+static double outside_ns(const figures *speed, size_t n_decode)
+{
+    double all = 1e9 / speed->decode;
+    for (size_t i = 0; i < speed->n_ops; i++) all -= (double)speed->op[i].ns / (double)n_decode;
+    return all;
+}
+
+static void ops_print(const figures *speed, size_t n_decode, double read)
+{
+    const double n = (double)n_decode, all = 1e9 / speed->decode;
+    printf("%-20s %8s %10s %7s %8s %8s %11s\n", "decode, a token", "calls", "us", "share", "MB",
+           "GB/s", "of the read");
+    for (size_t i = 0; i < speed->n_ops; i++) {
+        const weft_profile_row *op = &speed->op[i];
+        printf("%-20s %8.0f %10.1f %5.1f %%", op->name, (double)op->calls / n,
+               (double)op->ns / n / 1e3, 100 * (double)op->ns / n / all);
+        if (op->bytes)
+            printf(" %8.2f %8.2f %9.0f %%", (double)op->bytes / n / 1e6,
+                   (double)op->bytes / (double)op->ns,
+                   100 * (double)op->bytes / (double)op->ns / (read / 1e9));
+        printf("\n");
+    }
+    const double outside = outside_ns(speed, n_decode);
+    printf("%-20s %8s %10.1f %5.1f %%\n", "outside", "", outside / 1e3, 100 * outside / all);
+}
+
+static void ops_json(const figures *speed, size_t n_decode, cJSON *line)
+{
+    cJSON *list = cJSON_AddArrayToObject(line, "ops");
+    for (size_t i = 0; i < speed->n_ops && list; i++) {
+        const weft_profile_row *op = &speed->op[i];
+        cJSON *one = cJSON_CreateObject();
+        cJSON_AddStringToObject(one, "name", op->name);
+        cJSON_AddNumberToObject(one, "calls_per_token", (double)op->calls / (double)n_decode);
+        cJSON_AddNumberToObject(one, "ns_per_token", (double)op->ns / (double)n_decode);
+        cJSON_AddNumberToObject(one, "bytes_per_token", (double)op->bytes / (double)n_decode);
+        if (!cJSON_AddItemToArray(list, one)) cJSON_Delete(one);
+    }
+    cJSON_AddNumberToObject(line, "outside_ns_per_token", outside_ns(speed, n_decode));
+}
+
 weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *err)
 {
     size_t n_prompt = (size_t)weft_option_int(o, OPT_PROMPT_TOKENS),
            n_decode = (size_t)weft_option_int(o, OPT_DECODE_TOKENS);
     size_t depth = (size_t)weft_option_int(o, OPT_DEPTH);
     weft_model *model = NULL;
-    figures speed = {0, 0};
+    figures speed = {.wants_ops = weft_option_flag(o, OPT_OPS)};
     double read = 0, together = 0;
     size_t batch = (size_t)weft_option_int(o, OPT_BATCH);
     if (batch > BATCH_MAX)
@@ -183,6 +242,7 @@ weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *e
                 weft_json_add_int(line, "batch", (int64_t)batch);
                 cJSON_AddNumberToObject(line, "batch_tokens_per_second", together);
             }
+            if (speed.wants_ops) ops_json(&speed, n_decode, line);
             status = print_json(line, err);
         } else {
             printf("%s, %d threads, %zu MiB of weights\nprefill %zu tokens: %.1f tokens/s\n"
@@ -192,6 +252,7 @@ weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *e
             if (batch)
                 printf("decode of %zu timelines at once: %.1f tokens/s, %.2f times one\n", batch,
                        together, together / speed.decode);
+            if (speed.wants_ops) ops_print(&speed, n_decode, read);
         }
     }
     weft_model_close(model);

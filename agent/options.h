@@ -147,6 +147,7 @@ typedef enum weft_option_kind { KIND_FLAG, KIND_TEXT, KIND_INT, KIND_REAL, KIND_
     X(PROMPT_TOKENS, "prompt-tokens", 'p', KIND_INT, "N", V(MODEL_BENCH), false, "512", "tokens to prefill") \
     X(DECODE_TOKENS, "decode-tokens", 'n', KIND_INT, "N", V(MODEL_BENCH), false, "64", "tokens to decode") \
     X(BATCH, "batch", 0, KIND_INT, "N", V(MODEL_BENCH), false, "0", "decode N timelines at once too")  \
+    X(OPS, "ops", 0, KIND_FLAG, "", V(MODEL_BENCH), false, "", "say where a token's time goes")         \
     X(DEPTH, "depth", 0, KIND_INT, "N", V(MODEL_BENCH), false, "0", "context before the measured decode") \
     X(SPECIAL, "special", 0, KIND_FLAG, "", V(TOKENIZE), false, "", "recognise control tokens")    \
     X(FOREIGN, "foreign", 0, KIND_FLAG, "", V(TOKENIZE), false, "", "no control token, no delimiter") \

@@ -85,6 +85,21 @@ cJSON *weft_model_tensor_types(const weft_model *model);
 /* Bytes of memory a run of n tokens needs beyond the weights (KV and scratch). */
 size_t weft_model_memory(const weft_model *model, int64_t n_tokens);
 
+/* ---- where the time goes ---- */
+
+typedef struct weft_profile weft_profile;
+typedef struct weft_profile_row {
+    const char *name; /* of the operation: "q, k, v" */
+    int64_t calls, ns;
+    size_t bytes; /* of weights that stay in memory, over all calls; 0 for `experts`, whose share varies */
+} weft_profile_row;
+/* From now on each operation of the model's evaluations is timed, until the profile's end. One at a time;
+ * the model must not be closed before. */
+weft_status weft_profile_begin(weft_profile **out, weft_model *model, weft_error *err);
+/* In the order of a layer; operations that were never called too. Borrowed. */
+const weft_profile_row *weft_profile_rows(const weft_profile *profile, size_t *out_n);
+void weft_profile_end(weft_profile *profile);
+
 /* ---- text and ids ---- */
 
 typedef enum weft_trust {
