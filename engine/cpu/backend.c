@@ -176,6 +176,7 @@ weft_status weft_cpu_backend_new(weft_backend **out, const weft_ops **out_ops, c
     }
     b->k = k;
     b->wide = wide;
+    b->read_ahead = cpu_read_ahead();
     b->threads = cpu_pool_threads(b->pool);
     b->ops = (weft_ops){.name = wide ? wide->name : k->name,
                         .weight_new = cpu_weight_new,

@@ -56,6 +56,7 @@ struct weft_backend {
     weft_ops ops;
     const cpu_kernels *k;
     const cpu_wide *wide; /* NULL: this CPU has none */
+    size_t read_ahead; /* see kernels.h */
     cpu_pool *pool;
     cpu_arena arena;
     int threads;

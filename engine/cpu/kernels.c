@@ -68,3 +68,13 @@ const cpu_kernels *cpu_kernels_find(const char *isa, bool *known, const cpu_wide
     }
     return NULL;
 }
+
+size_t cpu_read_ahead(void)
+{
+#ifdef WEFT_X86_64
+    /* Intel's prefetchers stay close to the reads: with this a core reads half as fast again (docs/speed.md).
+     * On Zen 4 each distance that was tried cost 15 to 40 %. */
+    if (__builtin_cpu_is("intel")) return 8192;
+#endif
+    return 0;
+}

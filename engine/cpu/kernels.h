@@ -118,8 +118,10 @@ static inline size_t cpu_panel_width(size_t tokens)
     return tokens <= 4 ? tokens : CPU_WIDTH;
 }
 
-/* out[t][r] = sum over the tile's `count` blocks (F formats: columns) for panel column t and tile row r. */
-typedef void (*cpu_tile_fn)(const uint8_t *tile, size_t count, const void *panel, float *out);
+/* out[t][r] = sum over the tile's `count` blocks (F formats: columns) for panel column t and tile row r.
+ * ahead: bytes from what is read to what is prefetched (Q formats; the memory may end before); 0: not. */
+typedef void (*cpu_tile_fn)(const uint8_t *tile, size_t count, const void *panel, size_t ahead,
+                            float *out);
 
 /* Products of many tokens, for CPUs with matrix registers: another way to the same bits. */
 typedef struct cpu_wide {
@@ -194,5 +196,8 @@ extern const cpu_wide cpu_wide_amx;
  * it. *out_wide: what it has for many tokens, or NULL;
  * out_wide NULL: not asked for. */
 const cpu_kernels *cpu_kernels_find(const char *isa, bool *known, const cpu_wide **out_wide);
+
+/* How far products of few tokens prefetch the weights on this CPU, in bytes. */
+size_t cpu_read_ahead(void);
 
 #endif

@@ -9,7 +9,7 @@
 #include <assert.h>
 
 enum {
-    RUN_BYTES = 64 << 10,      /* weights of an item when one token is computed */
+    RUN_BYTES = 256 << 10,     /* weights of an item when few tokens are computed */
     RUN_TILES = 8,             /* tiles of an item at most when many are */
     WIDE_TOKENS = 12,          /* from here on the wide products win (docs/speed.md) */
     PORTION_BYTES = 256 << 10, /* of panels, a quarter of a core's second-level cache */
@@ -131,7 +131,9 @@ static void sums_of(const cpu_product *p, const weft_weight *w, const uint8_t *t
                     float *sums)
 {
     int width = cpu_width_index(panel_tokens(p, panel) > 4 ? CPU_WIDTH : panel_tokens(p, panel));
-    p->b->k->tile[w->format][width](tile, w->count, panel_of(p, w, panel), sums);
+    /* With one panel the read of the weights is what is waited for. */
+    size_t ahead = p->n <= CPU_WIDTH ? p->b->read_ahead : 0;
+    p->b->k->tile[w->format][width](tile, w->count, panel_of(p, w, panel), ahead, sums);
 }
 
 /* up: the tile of the second matrix, NULL if p is not gated. */
