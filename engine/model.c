@@ -1,4 +1,4 @@
-/* Opening a model: file -> tokenizer -> hyper-parameters -> backend -> repacked weights -> scratch.
+/* Opening a model: file -> vocabulary, and beside it hyper-parameters -> backend -> repacked weights -> scratch.
  *
  * Everything a forward pass needs is allocated here, once. Memory afterwards is the weights that were
  * repacked (placement.h says which), the scratch of one chunk (64 KiB a token on a 1.5B) and, from the file's mapping, the
@@ -8,6 +8,7 @@
 
 #include "engine/kv.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,11 +74,8 @@ static weft_status read_info(weft_model *m, const char *path, weft_error *err)
     info->name = m->text[1] ? m->text[1] : "";
     info->architecture = m->text[2] ? m->text[2] : "";
     info->chat_template = m->text[3];
-    info->tokenizer = weft_tokenizer_model(m->tokenizer);
-    info->pre = weft_tokenizer_pre(m->tokenizer);
     info->quantisation = common_type(m->file);
     info->backend = "none";
-    info->n_vocab = (int64_t)weft_tokenizer_size(m->tokenizer);
     info->file_bytes = weft_gguf_file_bytes(m->file);
     for (size_t i = 0; i < weft_gguf_tensor_count(m->file); i++) {
         const weft_tensor *t = weft_gguf_tensor_at(m->file, i);
@@ -87,6 +85,14 @@ static weft_status read_info(weft_model *m, const char *path, weft_error *err)
     for (size_t i = 0; i < weft_gguf_tensor_count(m->file); i++) /* pages around its samples */
         weft_gguf_release(m->file, weft_gguf_tensor_at(m->file, i));
     memcpy(m->kv_identity, info->fingerprint, sizeof m->kv_identity);
+    return WEFT_OK;
+}
+
+static weft_status read_vocabulary_info(weft_model *m, weft_error *err)
+{
+    m->info.tokenizer = weft_tokenizer_model(m->tokenizer);
+    m->info.pre = weft_tokenizer_pre(m->tokenizer);
+    m->info.n_vocab = (int64_t)weft_tokenizer_size(m->tokenizer);
     size_t missing = weft_tokenizer_missing_bytes(m->tokenizer);
     if (missing > 0 &&
         asprintf(
@@ -130,10 +136,6 @@ static weft_status read_hparams(weft_model *m, const weft_engine_options *o, wef
     weft_status e = weft_hparams_read(m->file, &m->h, err);
     if (e) return e;
     const weft_hparams *h = &m->h;
-    if (h->n_vocab != weft_tokenizer_size(m->tokenizer))
-        return weft_fail(err, WEFT_E_MODEL,
-                         "vocabulary: %zu tokens, but token_embd.weight has %u rows",
-                         weft_tokenizer_size(m->tokenizer), h->n_vocab);
     if (o->context < 0 || o->context > h->context_length)
         return weft_fail(err, WEFT_E_LIMIT,
                          "context of %lld tokens: this model was trained for %lld at most",
@@ -141,6 +143,13 @@ static weft_status read_hparams(weft_model *m, const weft_engine_options *o, wef
     m->context = o->context ? o->context : h->context_length;
     m->kv = (weft_kv_layout){o->kv_type, h->n_layer, h->n_head_kv, h->head_dim, h->head_dim};
     return WEFT_OK;
+}
+
+static weft_status check_vocabulary(const weft_model *m, weft_error *err)
+{
+    if (m->h.n_vocab == weft_tokenizer_size(m->tokenizer)) return WEFT_OK;
+    return weft_fail(err, WEFT_E_MODEL, "vocabulary: %zu tokens, but token_embd.weight has %u rows",
+                     weft_tokenizer_size(m->tokenizer), m->h.n_vocab);
 }
 
 /* ---- scratch ---- */
@@ -244,6 +253,39 @@ static weft_status open_weights(weft_model *m, const weft_engine_options *o, wef
     return WEFT_OK;
 }
 
+typedef struct vocabulary_job {
+    weft_model *model;
+    weft_status status;
+    weft_error err;
+} vocabulary_job;
+
+static void *load_vocabulary(void *context)
+{
+    vocabulary_job *job = context;
+    job->status = weft_tokenizer_new(&job->model->tokenizer, job->model->file, &job->err);
+    return NULL;
+}
+
+/* The vocabulary takes 0.1 s of one core, before the weights or, here, beside them. Its complaint goes first:
+ * without a vocabulary the weights' is not of interest. */
+static weft_status open_parts(weft_model *m, const weft_engine_options *o, weft_error *err)
+{
+    vocabulary_job job = {.model = m};
+    pthread_t thread;
+    const bool beside = !o->vocab_only && pthread_create(&thread, NULL, load_vocabulary, &job) == 0;
+    if (!beside) load_vocabulary(&job);
+    weft_status weights = WEFT_OK;
+    if (!o->vocab_only && (beside || !job.status)) weights = open_weights(m, o, err);
+    if (beside) pthread_join(thread, NULL);
+    if (job.status) {
+        *err = job.err;
+        return job.status;
+    }
+    if (!weights) weights = read_vocabulary_info(m, err);
+    if (!weights && !o->vocab_only) weights = check_vocabulary(m, err);
+    return weights;
+}
+
 static weft_status share_pages(weft_model *m, const weft_engine_options *o, weft_error *err)
 {
     if (o->file_digest) memcpy(m->kv_identity, o->file_digest, sizeof m->kv_identity);
@@ -265,12 +307,11 @@ weft_status weft_model_open(weft_model **out, const char *path, const weft_engin
     if (!m) return weft_fail(err, WEFT_E_MEMORY, "model: out of memory");
     weft_status e = weft_gguf_open(&m->file, path, err);
     if (e) goto done; /* names the path itself */
-    e = weft_tokenizer_new(&m->tokenizer, m->file, err);
-    if (!e) e = read_info(m, path, err);
-    if (!e && !o->vocab_only) e = open_weights(m, o, err);
+    e = read_info(m, path, err);
+    if (!e) e = open_parts(m, o, err);
     if (!e) e = share_pages(m, o, err);
     /* a vocabulary may come without a model, or with one of an architecture not known here */
-    if (!e && o->vocab_only && !read_hparams(m, o, &own)) {
+    if (!e && o->vocab_only && !read_hparams(m, o, &own) && !check_vocabulary(m, &own)) {
         e = place_weights(m, o, err);
         size_scratch(m, o->chunk);
         describe_shape(m);
