@@ -271,10 +271,25 @@ def a_trace_in_use_is_refused():
         one_line(done, 10, "in use")
 
 
+def bench_says_where_the_time_goes():
+    with Home() as home:
+        line = json.loads(home.weft("model", "bench", "-m", TINY, "-p", 8, "-n", 4, "--ops", "--json", check=0).stdout)
+        ops = {op["name"]: op for op in line["ops"]}
+        equal(set(ops), {"embedding", "norms", "q, k, v", "rope", "KV write", "attention", "attention out", "gate, up", "down", "residual",
+                         "output"}, "operations of a qwen2")
+        equal((ops["attention"]["calls_per_token"], ops["output"]["calls_per_token"]), (4, 1), "calls a token")
+        spent = sum(op["ns_per_token"] for op in line["ops"]) + line["outside_ns_per_token"]
+        expect(abs(spent * line["decode_tokens_per_second"] - 1e9) < 1e6, "times add up to", spent, line)
+        info = json.loads(home.weft("model", "info", "-m", TINY, "--json", check=0).stdout)
+        expect(0.8 < sum(op["bytes_per_token"] for op in line["ops"]) / info["memory"]["weight_bytes"] < 1.05, "bytes read", line, info)
+        table = home.weft("model", "bench", "-m", TINY, "-p", 8, "-n", 4, "--ops", check=0).stdout
+        expect("gate, up" in table and "outside" in table, table)
+
+
 if __name__ == "__main__":
     main(wrong_use_is_exit_2_with_the_nearest_word, bad_input_is_exit_3_and_a_bad_model_4,
          the_answer_alone_is_on_standard_output, settings_come_from_flag_environment_files_default,
          json_lines_follow_the_schema, each_limit_ends_with_6_and_the_run_goes_on, a_signal_ends_the_run_resumably,
          a_new_user_turn_goes_on_from_the_old_timeline, no_exec_prints_calls_and_runs_nothing, tools_and_sandbox_by_hand,
          text_and_ids_go_both_ways, logits_do_not_depend_on_how_they_were_computed, help_man_and_completions_name_everything,
-         doctor_and_model_info_describe, a_trace_in_use_is_refused)
+         doctor_and_model_info_describe, bench_says_where_the_time_goes, a_trace_in_use_is_refused)
