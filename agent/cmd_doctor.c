@@ -1,6 +1,7 @@
 /* `weft doctor`: each thing weft needs, tried out; what does not work comes with its cure. */
 #include "agent/commands.h"
 #include "agent/models.h"
+#include "engine/engine.h"
 #include "sandbox/sandbox.h"
 #include "traces/trace.h"
 
@@ -39,13 +40,9 @@ static void finding(report *r, const char *what, bool ok, const char *format, ..
 
 static void look_at_cpu(report *r)
 {
-    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    finding(r, "cpu", true, "%ld cores online; kernels: %s", sysconf(_SC_NPROCESSORS_ONLN),
-            avx512 ? "avx512 (VNNI)"
-            : avx2 ? "avx2"
-                   : "scalar only: expect a few tokens a second");
+    const char *backend = weft_best_backend();
+    finding(r, "cpu", true, "%ld cores online; kernels: %s%s", sysconf(_SC_NPROCESSORS_ONLN), backend,
+            strstr(backend, "scalar") ? ": expect a few tokens a second" : "");
     double gib = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / (1 << 30);
     finding(r, "memory", gib > 2, "%.1f GiB%s", gib,
             gib > 2 ? "" : ": the default model needs 2 GiB: use smollm2-135m");

@@ -78,6 +78,8 @@ typedef struct weft_model_info {
     uint8_t fingerprint[WEFT_DIGEST_BYTES]; /* of the file, cheap: see gguf.h */
 } weft_model_info;
 const weft_model_info *weft_model_get_info(const weft_model *model);
+/* The backend of a model opened on this machine without options.isa. */
+const char *weft_best_backend(void);
 /* A notice if weights stay in the file ("... of ... MiB of weights stay in the file: ..."), or NULL. */
 const char *weft_model_memory_notice(const weft_model *model);
 /* Tensor types with counts and bytes: {"Q4_K":[169,bytes],...} as a cJSON object, caller frees. */

@@ -372,6 +372,11 @@ const weft_model_info *weft_model_get_info(const weft_model *model)
     return &model->info;
 }
 
+const char *weft_best_backend(void)
+{
+    return weft_cpu_backend_best();
+}
+
 const weft_tokenizer *weft_model_tokenizer(const weft_model *model)
 {
     return model->tokenizer;

@@ -159,6 +159,8 @@ typedef struct weft_ops {
 weft_status weft_cpu_backend_new(weft_backend **out, const weft_ops **out_ops, const char *isa,
                                  int threads, weft_error *err);
 void weft_cpu_backend_free(weft_backend *backend);
+/* The name that isa NULL comes to. */
+const char *weft_cpu_backend_best(void);
 int weft_cpu_backend_threads(const weft_backend *backend);
 
 /* Deterministic mathematics used outside the kernels too (sampling, reference checks): the same

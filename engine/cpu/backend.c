@@ -156,6 +156,19 @@ static size_t weight_bytes(const weft_weight *w)
 
 /* ---- life cycle ---- */
 
+static const char *name_of(const cpu_kernels *k, const cpu_wide *wide)
+{
+    return wide ? wide->name : k->name;
+}
+
+const char *weft_cpu_backend_best(void)
+{
+    bool known;
+    const cpu_wide *wide = NULL;
+    const cpu_kernels *k = cpu_kernels_find(NULL, &known, &wide);
+    return name_of(k, wide); /* scalar runs everywhere */
+}
+
 weft_status weft_cpu_backend_new(weft_backend **out, const weft_ops **out_ops, const char *isa,
                                  int threads, weft_error *err)
 {
@@ -178,7 +191,7 @@ weft_status weft_cpu_backend_new(weft_backend **out, const weft_ops **out_ops, c
     b->wide = wide;
     b->read_ahead = cpu_read_ahead();
     b->threads = cpu_pool_threads(b->pool);
-    b->ops = (weft_ops){.name = wide ? wide->name : k->name,
+    b->ops = (weft_ops){.name = name_of(k, wide),
                         .weight_new = cpu_weight_new,
                         .weight_map = cpu_weight_map,
                         .weight_free = cpu_weight_free,

@@ -248,6 +248,9 @@ def doctor_and_model_info_describe():
     with Home() as home:
         findings = json.loads(home.weft("doctor", "-m", TINY, "--json", check=0).stdout)
         expect({"sandbox", "cpu", "storage", "model"} <= {f["what"] for f in findings}, findings)
+        cpu = next(f["finding"] for f in findings if f["what"] == "cpu")
+        bench = json.loads(home.weft("model", "bench", "-m", TINY, "-p", 8, "-n", 2, "--json", check=0).stdout)
+        equal(cpu.split("kernels: ")[1].split(":")[0], bench["backend"], "kernels that a model gets")
         info = json.loads(home.weft("model", "info", "-m", TINY, "--json", check=0).stdout)
         equal((info["architecture"], info["layers"], info["vocabulary"]), ("qwen2", 4, 1024), "model info")
         equal(info["sha256"][:16], "4c47cfdb5f33619b", "digest")
