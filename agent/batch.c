@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { LOOK_NS = 200000000 }; /* how often the main thread looks up */
 
@@ -22,6 +23,7 @@ typedef struct batch {
     weft_console *console;
     weft_run host; /* owns launcher, model and the first dialect */
     char *runs;    /* directory */
+    int lock;      /* of batch_lock */
     batch_task *task;
     size_t n, next;
     pthread_mutex_t mutex; /* of next, results, counts */
@@ -130,10 +132,9 @@ static weft_status go_on(weft_run *r, bool *out_empty, weft_error *err)
     return status ? status : run_reopen(r, NULL, NULL, err);
 }
 
-static weft_status open_run(weft_run *r, const batch *b, const batch_task *t, weft_error *err)
+static weft_status open_locked(weft_run *r, const batch *b, const batch_task *t, weft_error *err)
 {
     bool empty = false;
-    if (!r->id || !r->dir) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
     if (!weft_file_exists(r->dir)) return begin(r, t, err);
     weft_dialect *dialect = r->dialect;
     weft_status status = go_on(r, &empty, err);
@@ -143,6 +144,16 @@ static weft_status open_run(weft_run *r, const batch *b, const batch_task *t, we
     r->dialect = dialect;
     if (!status) status = weft_remove_tree(r->dir, err);
     return status ? status : begin(r, t, err);
+}
+
+static weft_status open_run(weft_run *r, const batch *b, const batch_task *t, weft_error *err)
+{
+    if (!r->id || !r->dir) return weft_fail(err, WEFT_E_MEMORY, "out of memory");
+    weft_status status = batch_lock_run(b->lock, t->run, err);
+    if (status) return status;
+    status = open_locked(r, b, t, err);
+    batch_unlock_run(b->lock, t->run);
+    return status;
 }
 
 static cJSON *run_task(worker *w, const batch_task *t, int64_t *out_sampled)
@@ -308,7 +319,11 @@ weft_status batch_run(const weft_options *o, batch_task *task, size_t n, size_t 
     b.host.console = *console;
     b.host.started_ns = weft_monotonic_ns();
     weft_status status = runs_dir(&b.runs, err);
-    if (status) return status;
+    if (!status) status = batch_lock(b.runs, task, n, &b.lock, err);
+    if (status) {
+        free(b.runs);
+        return status;
+    }
     pthread_mutex_init(&b.mutex, NULL);
     pthread_cond_init(&b.changed, NULL);
     size_t left = find_answered(&b);
@@ -321,6 +336,7 @@ weft_status batch_run(const weft_options *o, batch_task *task, size_t n, size_t 
     run_close(&b.host);
     pthread_cond_destroy(&b.changed);
     pthread_mutex_destroy(&b.mutex);
+    close(b.lock);
     free(b.runs);
     return status;
 }

@@ -28,6 +28,16 @@ weft_status batch_read(const weft_options *o, const char *file,
                        weft_error *err);
 void batch_free(batch_task *task, size_t n);
 
+/* ---- batch_lock.c ---- */
+
+/* Keeps other processes from the same batch while *out_fd is open. WEFT_E_STORAGE if one runs it. */
+weft_status batch_lock(const char *runs, const batch_task *task, size_t n, int *out_fd,
+                       weft_error *err);
+/* Keeps other processes' batches from opening the run, until its trace has a lock of its own. fd: of batch_lock.
+ * WEFT_E_STORAGE if one opens it just now. */
+weft_status batch_lock_run(int fd, const char *run, weft_error *err);
+void batch_unlock_run(int fd, const char *run);
+
 /* ---- batch.c ---- */
 
 typedef struct batch_counts {

@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
 """Batches of the tiny agent: a run comes to the same token ids and pages alone, one at a time, four at a time, with
 and without guessing ahead, interrupted and killed; a second command does only what is left."""
+import fcntl
+import hashlib
 import json
+import os
 import random
+import shutil
 import signal
 import subprocess
 
@@ -163,7 +167,7 @@ def what_cannot_be_is_refused_by_line_before_anything_runs():
         home.weft("batch", "-m", TINY, "-j", 0, "torn.jsonl", check=2)
         home.weft("batch", "-m", TINY, "--approve", "ask", "torn.jsonl", check=2)
         home.weft("batch", "-m", TINY, "--draft", "8", write(home, [good]), check=2)
-        expect(not (home.path / "runs").exists(), "something ran")
+        expect(not list((home.path / "runs").glob("[!.]*")), "something ran")
 
 
 def exit_codes_say_the_worst():
@@ -183,7 +187,70 @@ def exit_codes_say_the_worst():
         equal(whole[0]["run"], resumed[0]["run"], "a higher limit goes on with the run")
 
 
+def begin(home, file, *options):
+    return subprocess.Popen([WEFT, "batch", "-m", TINY, *SAMPLER, *map(str, options), str(file)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, env=home.env(), cwd=home.path)
+
+
+def files(home):
+    return {(str(p), p.lstat().st_mtime_ns) for p in home.path.rglob("*")}
+
+
+def the_same_batch_runs_once_at_a_time():
+    tasks = chains(30)
+    with Home() as whole, Home() as home:
+        wanted, _ = batch(whole, write(whole, tasks))
+        file = write(home, tasks)
+        first = begin(home, file, "-j", 2)
+        head = first.stdout.readline()
+        first.send_signal(signal.SIGSTOP)  # so that a change would be the second's
+        os.waitpid(first.pid, os.WUNTRACED)
+        seen = files(home)
+        second = home.weft("batch", "-m", TINY, *SAMPLER, "-j", 3, file, check=10)
+        equal(files(home) ^ seen, set(), "changed")
+        first.send_signal(signal.SIGCONT)
+        equal((second.stdout, len(second.stderr.splitlines())), ("", 1), second.stderr)
+        expect(f"running already: process {first.pid} " in second.stderr, second.stderr)
+        rest, errors = first.stdout.read(), first.stderr.read()
+        equal(first.wait(timeout=120), 0, errors)
+        equal([json.loads(line) for line in (head + rest).splitlines()], wanted, "the first")
+        equal(batch(home, file)[0], wanted, "afterwards")
+
+
+def a_run_that_another_batch_is_opening_is_left_alone():
+    task = chains(1)
+    with Home() as home:
+        file = write(home, task)
+        whole, _ = batch(home, file)
+        run = whole[0]["run"]
+        shutil.rmtree(home.path / "runs" / run)
+        (home.path / "runs" / run / "work").mkdir(parents=True)  # where the other one stands
+        place = int.from_bytes(hashlib.sha256(run.encode()).digest()[:8], "big") >> 2
+        with open(home.path / "runs" / ".batch.lock", "r+b") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            results, _ = batch(home, file, check=1)
+            expect(f"opening it: process {os.getpid()} has it" in results[0]["message"], results)
+            equal(results[0]["reason"], "error", "reason")
+            expect((home.path / "runs" / run / "work").exists(), "its directory is gone")
+        equal(batch(home, file)[0], whole, "afterwards")
+
+
+def batches_with_runs_in_common_do_not_harm_each_other():
+    tasks = chains(24)
+    with Home() as whole, Home() as home:
+        wanted, _ = batch(whole, write(whole, tasks))
+        both = [begin(home, write(home, t, f"{i}.jsonl"), "-j", 4) for i, t in enumerate([tasks, tasks[::-1]])]
+        for process in both:
+            for line in process.communicate(timeout=120)[0].splitlines():
+                result = json.loads(line)
+                expect(result["exit"] == 0 or "has it" in result["message"] or "in use" in result["message"], result)
+        equal(batch(home, write(home, tasks))[0], wanted, "afterwards")
+        for r in wanted:
+            equal(timeline(home.events(r["run"])), timeline(whole.events(r["run"])), r["run"])
+
+
 if __name__ == "__main__":
     main(results_do_not_depend_on_company, walks_of_four_at_once_keep_their_numbers, a_second_command_does_what_is_left,
          killed_anywhere_it_comes_to_the_same, an_interrupt_ends_every_run_resumably,
-         what_cannot_be_is_refused_by_line_before_anything_runs, exit_codes_say_the_worst)
+         what_cannot_be_is_refused_by_line_before_anything_runs, exit_codes_say_the_worst, the_same_batch_runs_once_at_a_time,
+         a_run_that_another_batch_is_opening_is_left_alone, batches_with_runs_in_common_do_not_harm_each_other)
