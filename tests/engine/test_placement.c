@@ -1,5 +1,6 @@
 /* Weights in memory and weights that stay in the file: the same logits, the memory that was asked for, and a
  * line that says so. */
+#include "tests/engine/count_allocations.h"
 #include "tests/engine/random_model.h"
 
 #include "engine/model.h"
@@ -133,11 +134,55 @@ static void test_memory_is_bounded(void **state) {
     remove_temp_dir(dir);
 }
 
+/* A prompt of several chunks, then tokens one by one over the end of a page. */
+static void draw_and_count(const char *path, const weft_engine_options *o, const char *dir,
+                           const char *what) {
+    enum { PROMPT = 100, DRAWN = 100 };
+    const weft_sampler sampler = {.temperature = 0.8, .top_k = 40, .top_p = 0.95, .repeat_penalty = 1.1};
+    int32_t ids[PROMPT];
+    for (int i = 0; i < PROMPT; i++) ids[i] = (i * 53 + 11) % VOCAB;
+    weft_model *model = model_open(path, o);
+    assert_int_equal(o->limit_memory, weft_model_get_info(model)->mapped_bytes > 0);
+    weft_timeline *t = NULL;
+    CHECK(weft_timeline_open(&t, model, dir, ids, PROMPT, err));
+    const size_t before = allocations;
+    assert_true(before > 0);
+    for (int i = 0; i < DRAWN; i++) {
+        int32_t id;
+        CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
+        CHECK(weft_timeline_sample(t, &sampler, NULL, &id, NULL, err));
+        CHECK(weft_timeline_append(t, &id, 1, err));
+    }
+    if (allocations != before) fail_msg("%s: %zu allocations", what, allocations - before);
+    weft_timeline_close(t);
+    weft_model_close(model);
+}
+
+static void test_token_loop_allocates_nothing(void **state) {
+    char *root = make_temp_dir(), *path = weft_path_join(root, "random.gguf");
+    static const weft_tensor_type types[] = {WEFT_Q4_K, WEFT_F32};
+    for (int k = 0; k < 8; k++) {
+        spec s = dense;
+        s.type = types[k / 4];
+        if (k & 2) s.arch = "qwen3moe", s.ff = 256, s.experts = 6, s.used = 2;
+        writer_free(new_model(&s, path));
+        char *dir = make_temp_dir(), what[64];
+        snprintf(what, sizeof what, "%s, %s, in %s", s.arch, weft_tensor_type_name(s.type),
+                 k & 1 ? "the file" : "memory");
+        const weft_engine_options o = {.threads = 2, .limit_memory = k & 1};
+        draw_and_count(path, &o, dir, what);
+        remove_temp_dir(dir);
+    }
+    free(path);
+    remove_temp_dir(root);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_digests),
         cmocka_unit_test(test_budget),
         cmocka_unit_test(test_memory_is_bounded),
+        cmocka_unit_test(test_token_loop_allocates_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
