@@ -322,6 +322,132 @@ static void test_mapped(void **state)
         for (int k = 0; k < N_TYPES; k++) check_mapped(all_types[k], all_isas[isa], &r);
 }
 
+/* ---- more tokens than any call takes at once ---- */
+
+enum { MATRICES = 5 };
+static const weft_tensor_type many_types[MATRICES] = {WEFT_Q4_K, WEFT_Q2_K, WEFT_F16, WEFT_Q8_0,
+                                                      WEFT_Q6_K};
+static const size_t many_rows[MATRICES] = {33, 48, 16, 33, 17};
+
+typedef struct many {
+    weft_tensor t[MATRICES];
+    size_t columns, tokens;
+    float *x, *bias[MATRICES];
+    float *want[MATRICES], *want_gated[MATRICES]; /* of scalar, a token at a time; gate 0, up i */
+} many;
+
+/* Matrices in memory, or, those in the set `mapped`, in their file. */
+static void many_open(const many *m, const device *d, unsigned mapped, weft_weight *w[MATRICES])
+{
+    weft_error err;
+    for (int i = 0; i < MATRICES; i++)
+        assert_int_equal((mapped >> i & 1 ? d->ops->weight_map
+                                          : d->ops->weight_new)(d->b, &m->t[i], &w[i], &err),
+                         WEFT_OK);
+    assert_int_equal(d->ops->reserve(d->b, m->tokens, m->columns, &err), WEFT_OK);
+}
+
+static void many_close(const device *d, weft_weight *w[MATRICES])
+{
+    for (int i = 0; i < MATRICES; i++) d->ops->weight_free(w[i]);
+    weft_cpu_backend_free(d->b);
+}
+
+/* All matrices in one call; then the first as the gate of those that have its rows. */
+static void many_multiply(const many *m, const device *d, weft_weight *w[MATRICES], size_t first,
+                          size_t n, float *y[MATRICES], float *gated[MATRICES])
+{
+    const float *x = m->x + first * m->columns;
+    const weft_weight *all[MATRICES];
+    const float *bias[MATRICES];
+    for (int i = 0; i < MATRICES; i++) all[i] = w[i], bias[i] = m->bias[i];
+    d->ops->matmul(d->b, all, bias, y, MATRICES, x, n);
+    for (int i = 1; i < MATRICES; i++)
+        if (many_rows[i] == many_rows[0])
+            d->ops->gated(d->b, w[0], w[i], WEFT_SILU, x, n, gated[i]);
+}
+
+static void many_reference(many *m)
+{
+    device d;
+    weft_weight *w[MATRICES];
+    assert_true(open_device(&d, "scalar", 1));
+    many_open(m, &d, 0, w);
+    for (size_t token = 0; token < m->tokens; token++) {
+        float *y[MATRICES], *gated[MATRICES];
+        for (int i = 0; i < MATRICES; i++) {
+            y[i] = m->want[i] + token * many_rows[i];
+            gated[i] = m->want_gated[i] + token * many_rows[i];
+        }
+        many_multiply(m, &d, w, token, 1, y, gated);
+    }
+    many_close(&d, w);
+}
+
+static void many_compare(const many *m, const char *isa, unsigned mapped, const size_t *counts,
+                         size_t n_counts)
+{
+    device d;
+    weft_weight *w[MATRICES];
+    float *y[MATRICES], *gated[MATRICES];
+    if (!open_device(&d, isa, 2)) return;
+    many_open(m, &d, mapped, w);
+    for (int i = 0; i < MATRICES; i++) {
+        y[i] = new_floats(m->tokens * many_rows[i]);
+        gated[i] = new_floats(m->tokens * many_rows[i]);
+    }
+    for (size_t k = 0; k < n_counts; k++) {
+        for (int i = 0; i < MATRICES; i++) {
+            memset(y[i], 0xff, counts[k] * many_rows[i] * sizeof *y[i]);
+            memset(gated[i], 0xff, counts[k] * many_rows[i] * sizeof *gated[i]);
+        }
+        many_multiply(m, &d, w, 0, counts[k], y, gated);
+        for (int i = 0; i < MATRICES; i++) {
+            const size_t bytes = counts[k] * many_rows[i] * sizeof *y[i];
+            if (memcmp(y[i], m->want[i], bytes) != 0 ||
+                (i && many_rows[i] == many_rows[0] && memcmp(gated[i], m->want_gated[i], bytes) != 0))
+                fail_msg("%s, %s, %zu columns, %zu tokens, in the file %x: other bits than scalar",
+                         isa, weft_tensor_type_name(m->t[i].type), m->columns, counts[k], mapped);
+        }
+    }
+    for (int i = 0; i < MATRICES; i++) free(y[i]), free(gated[i]);
+    many_close(&d, w);
+}
+
+/* Formats with wide products beside such without, in one call, in memory and in the file: from where wide
+ * products begin to several portions of panels, cut by their number (8 panels) and by their size. */
+static void check_many(size_t columns, const size_t *counts, size_t n_counts)
+{
+    static const unsigned mapped[] = {0, 0x1f, 0x0a, 0x15};
+    many m = {.columns = columns, .tokens = counts[n_counts - 1]};
+    rng r = {columns};
+    m.x = random_floats(m.tokens * columns, &r);
+    for (int i = 0; i < MATRICES; i++) {
+        m.t[i] = random_tensor(many_types[i], many_rows[i], columns, false, &r);
+        m.bias[i] = random_floats(many_rows[i], &r);
+        m.want[i] = new_floats(m.tokens * many_rows[i]);
+        m.want_gated[i] = new_floats(m.tokens * many_rows[i]);
+    }
+    many_reference(&m);
+    for (int isa = 0; isa < N_ISAS; isa++)
+        for (size_t k = 0; k < sizeof mapped / sizeof *mapped; k++)
+            many_compare(&m, all_isas[isa], mapped[k], counts, n_counts);
+    for (int i = 0; i < MATRICES; i++) {
+        free_tensor(&m.t[i]);
+        free(m.bias[i]);
+        free(m.want[i]);
+        free(m.want_gated[i]);
+    }
+    free(m.x);
+}
+
+static void test_many_tokens(void **state)
+{
+    static const size_t counts[] = {11, 12, 13, 15, 128, 129, 270}, few[] = {12, 96, 100};
+    check_many(512, counts, sizeof counts / sizeof *counts);
+    check_many(8192, few, sizeof few / sizeof *few);
+}
+
 static double reference_gate(weft_activation act, double g)
 {
     if (act == WEFT_SILU) return g / (1 + exp(-g));
@@ -431,6 +557,7 @@ int main(void)
         cmocka_unit_test(test_byte_scales), cmocka_unit_test(test_together),
         cmocka_unit_test(test_gated),       cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_mapped),
+        cmocka_unit_test(test_many_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
