@@ -269,10 +269,8 @@ weft_status step_settle(weft_timeline *t, weft_error *err)
 
 void weft_step(weft_step_item *item, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        item[i].status = WEFT_OK;
-        timeline_take_over(item[i].timeline);
-    }
+    for (size_t i = 0; i < n; i++)
+        item[i].status = timeline_take_over(item[i].timeline, &item[i].err);
     step_forward(item, n, NULL, NULL);
     for (size_t i = 0; i < n; i++) {
         if (!item[i].status) item[i].status = step_settle(item[i].timeline, &item[i].err);

@@ -48,9 +48,14 @@ static void take_over(weft_timeline *t)
     t->n_evaluated = t->n_counted = to;
 }
 
-void timeline_take_over(weft_timeline *t)
+weft_status timeline_take_over(weft_timeline *t, weft_error *err)
 {
-    if (t->n_evaluated % WEFT_PAGE == 0 && t->n_ids - t->n_evaluated >= WEFT_PAGE) take_over(t);
+    if (t->n_evaluated % WEFT_PAGE != 0 || t->n_ids - t->n_evaluated < WEFT_PAGE) return WEFT_OK;
+    weft_status status = WEFT_OK;
+    if (t->n_counted < t->n_evaluated) /* guesses completed the page before */
+        status = step_settle(t, err);
+    if (!status) take_over(t);
+    return status;
 }
 
 static void inherit(weft_timeline *t, const weft_kv_source *source)
@@ -185,13 +190,14 @@ static weft_status step_once(weft_timeline *t, weft_logits_visit visit, void *co
 static weft_status evaluate(weft_timeline *t, weft_logits_visit visit, void *visit_context,
                             weft_progress progress, void *context, weft_error *err)
 {
-    if (!visit) timeline_take_over(t);
+    weft_status status = visit ? WEFT_OK : timeline_take_over(t, err);
+    if (status) return status;
     const int64_t start = timeline_next(t);
     if (start == t->n_ids) return step_settle(t, err); /* what guesses completed */
     while (timeline_next(t) < t->n_ids) {
-        if (!visit) timeline_take_over(t);
-        if (timeline_next(t) == t->n_ids) break;
-        weft_status status = step_once(t, visit, visit_context, err);
+        if (!visit) status = timeline_take_over(t, err);
+        if (status || timeline_next(t) == t->n_ids) return status;
+        status = step_once(t, visit, visit_context, err);
         if (status) return status;
         (void)WEFT_FAULT_POINT("engine.chunk");
         if (progress && progress(context, "prefill", t->n_evaluated - start, t->n_ids - start))

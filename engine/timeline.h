@@ -44,7 +44,7 @@ struct weft_timeline {
  * position is to be computed again for its logits. */
 int64_t timeline_next(const weft_timeline *t);
 /* Takes over pages that other runs made of the pending ids, where those begin a page. */
-void timeline_take_over(weft_timeline *t);
+weft_status timeline_take_over(weft_timeline *t, weft_error *err);
 
 /* ---- step.c ---- */
 

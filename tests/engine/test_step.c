@@ -271,6 +271,27 @@ static void test_several_ids_are_compared_one_by_one(void **state)
     weft_timeline_close(t);
 }
 
+/* Then ids of a page and more follow, which another run may have: the page before is sealed and counted first. */
+static void test_guesses_complete_a_page(void **state)
+{
+    const rig *r = *state;
+    const int32_t *ids = r->ids[1];
+    char *dir = make_temp_dir();
+    weft_timeline *t = open_at(r->model, dir, ids, 60);
+    CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
+    CHECK(weft_timeline_append(t, ids + 60, 1, err));
+    weft_timeline_propose(t, ids + 61, 3);
+    CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
+    CHECK(weft_timeline_append(t, ids + 61, 3, err));
+    assert_int_equal(weft_timeline_pending(t), 0);
+    CHECK(weft_timeline_append(t, ids + 64, 66, err));
+    CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
+    compare_logits(r, t, &r->alone[1]);
+    assert_int_equal(weft_timeline_evaluated(t), 130);
+    weft_timeline_close(t);
+    remove_temp_dir(dir);
+}
+
 /* At the end of the context there is no room for guesses. */
 static void test_guesses_end_with_the_context(void **state)
 {
@@ -440,6 +461,7 @@ int main(void)
         cmocka_unit_test(test_errors_stay_with_their_timeline),
         cmocka_unit_test(test_proposals_change_nothing),
         cmocka_unit_test(test_several_ids_are_compared_one_by_one),
+        cmocka_unit_test(test_guesses_complete_a_page),
         cmocka_unit_test(test_guesses_end_with_the_context),
         cmocka_unit_test(test_lookup_changes_nothing),
         cmocka_unit_test(test_threads_share_a_model),
