@@ -195,8 +195,6 @@ static weft_status evaluate(weft_timeline *t, weft_logits_visit visit, void *vis
     const int64_t start = timeline_next(t);
     if (start == t->n_ids) return step_settle(t, err); /* what guesses completed */
     while (timeline_next(t) < t->n_ids) {
-        if (!visit) status = timeline_take_over(t, err);
-        if (status || timeline_next(t) == t->n_ids) return status;
         status = step_once(t, visit, visit_context, err);
         if (status) return status;
         (void)WEFT_FAULT_POINT("engine.chunk");
@@ -204,6 +202,8 @@ static weft_status evaluate(weft_timeline *t, weft_logits_visit visit, void *vis
             return weft_fail(err, WEFT_E_INTERRUPTED,
                              "evaluation was stopped at token %lld of %lld",
                              (long long)t->n_evaluated, (long long)t->n_ids);
+        if (!visit) status = timeline_take_over(t, err);
+        if (status) return status;
     }
     return WEFT_OK;
 }
