@@ -1,0 +1,435 @@
+/* The kernels of the CUDA backend: names, arguments, launch shapes, layouts on the device. Private to engine/cuda
+ * and its tests.
+ *
+ * Plain C, and the common part of C and CUDA's C++: the host side, the kernels and the tests' execution shim
+ * (tests/cuda) all read this one description. A kernel `weft_cuda_x` takes one structure by value,
+ * weft_cuda_x_args; weft_cuda_x_launch() says the grid for it. All pointers are device addresses.
+ *
+ * The contract on the device (docs/cuda.md): a token's result does not depend on the other tokens of the call,
+ * on how many there are, nor on which of several kernels for the same thing the host takes. Sums run in
+ * the orders drawn here; there are no atomics in sums. Against the CPU backend:
+ *
+ *   bits equal      quantise, rope, kv_write, attention, gate, add, embed, route, index_score, top_k, hadamard, keep,
+ *                   split, sample: same operations in the same order
+ *   integers equal  the dots of matmul; its float sums have an order of their own
+ *   bound           matmul, rms_norm, layer_norm, latent_attention: see each
+ *
+ * A weight matrix is cut into tiles of 16 rows (the last one padded with zeros) and these into bricks of 256
+ * columns, in row-major order. A brick, for 8 blocks of 32 columns (the last brick of a row may have fewer: their
+ * bytes are there, but are not read):
+ *
+ *            scales                               high planes      q
+ *   Q8       f16 d[16][8]                                          8 x i8 [2][16][16]
+ *   Q4       f16 d[16][8]                                          8 x u4    value + 8
+ *   Q4M      f16 d[16][8]  f16 m[16][8]                            8 x u4
+ *   Q5       f16 d[16][8]                         [2][16][4]       8 x u4    value + 16
+ *   Q5M      f16 d[16][8]  f16 m[16][8]           [2][16][4]       8 x u4
+ *   Q4K      {f16 d, f16 m, u8 s[12]} [16]                         8 x u4
+ *   Q5K      {f16 d, f16 m, u8 s[12]} [16]        [2][16][4]       8 x u4
+ *   Q6K      i8 s[16][16]  f16 d[16]              [4][16][4]       8 x u4    value + 32
+ *   F16, BF16  [32][16][8] 16-bit                 F32  [64][16][4]
+ *
+ * Index [16] is the row. u4 is u32 [16][4]: word k of a row holds columns 4 k .. 4 k + 3 in the low nibbles of its
+ * bytes, columns 4 k + 16 .. in the high ones: a lane's 16 bytes are one load for dp4a, and a word is exactly a
+ * thread's part of an operand of mma.m16n8k32. High planes are u32: of Q5, word j % 4 of plane j / 4 belongs to
+ * block j, and bit g of byte b to its column 4 g + b; of Q6K, words 2 j and 2 j + 1 (counted through the planes)
+ * belong to the halves of block j, bits 2 i and 2 i + 1 of byte b to column 4 i + b of the half. s of Q4K and
+ * Q5K is packed as in the file. So a brick has the bytes of its weights in the file.
+ *
+ * Activations: a row of columns int8, row after row, and a weft_cuda_block for each 32 of them.
+ */
+#ifndef WEFT_ENGINE_CUDA_KERNELS_H
+#define WEFT_ENGINE_CUDA_KERNELS_H
+
+#include "engine/ops.h"
+
+enum {
+    WEFT_CUDA_ROWS = 16,     /* of a tile */
+    WEFT_CUDA_SUPER = 256,   /* columns of a brick: 8 blocks */
+    WEFT_CUDA_BLOCK = 32,    /* columns that share an activation scale */
+    WEFT_CUDA_SPAN = 256,    /* positions that attention sums at once: 4 pages */
+    WEFT_CUDA_LATENT_SPAN = 128, /* the same for latent attention: positions, or places of the selection */
+    WEFT_CUDA_MATRICES = 3,  /* most in one call of matmul */
+    WEFT_CUDA_DIM = 256,     /* largest key_dim and value_dim of attention */
+    WEFT_CUDA_STATE = 20,    /* floats before the values of an attention slot: max, 3 unused, 16 sums */
+    WEFT_CUDA_USED = 32      /* most experts of a token */
+};
+
+typedef struct weft_cuda_launch {
+    uint32_t grid[3], block[3], shared_bytes;
+} weft_cuda_launch;
+
+static inline uint32_t weft_cuda_divide_up(uint64_t a, uint64_t b)
+{
+    return (uint32_t)((a + b - 1) / b);
+}
+static inline weft_cuda_launch weft_cuda_shape(uint32_t x, uint32_t y, uint32_t z, uint32_t threads,
+                                               uint32_t shared)
+{
+    weft_cuda_launch l = {{x, y, z}, {threads, 1, 1}, shared};
+    return l;
+}
+
+/* ---- weights ---- */
+
+typedef enum weft_cuda_format {
+    WEFT_CUDA_Q8,
+    WEFT_CUDA_Q4,
+    WEFT_CUDA_Q4M,
+    WEFT_CUDA_Q5,
+    WEFT_CUDA_Q5M,
+    WEFT_CUDA_Q4K,
+    WEFT_CUDA_Q5K,
+    WEFT_CUDA_Q6K,
+    WEFT_CUDA_F16,
+    WEFT_CUDA_BF16,
+    WEFT_CUDA_F32,
+    WEFT_CUDA_FORMATS
+} weft_cuda_format;
+
+/* False: the kernels do not know the type; its tensors stay on the CPU. */
+bool weft_cuda_format_of(weft_tensor_type type, weft_cuda_format *out);
+size_t weft_cuda_brick_bytes(weft_cuda_format format);
+/* Bytes of one matrix. A stack is its matrices one after another. */
+size_t weft_cuda_weight_bytes(weft_cuda_format format, size_t columns, size_t rows);
+/* Rows [from, from + n) of a matrix, `file` being the first of them in the file's own format, into the matrix
+ * that begins at out; from is a multiple of 16, and n too unless the matrix ends there. What the last tile lacks
+ * becomes 0. */
+void weft_cuda_weight_pack(weft_tensor_type type, size_t columns, size_t from, size_t n,
+                           const void *file, void *out);
+
+/* ---- activations ---- */
+
+/* Of 32 activations: value = q * d; sum of q over columns 0..15 and 16..31. */
+typedef struct weft_cuda_block {
+    float d;
+    int16_t half[2];
+} weft_cuda_block;
+
+/* Rows of x, `stride` floats apart, into q [rows][columns] and block [rows][columns / 32]. One warp a block. */
+typedef struct weft_cuda_quantise_args {
+    const float *x;
+    int8_t *q;
+    weft_cuda_block *block;
+    uint32_t rows, columns, stride;
+} weft_cuda_quantise_args;
+
+static inline weft_cuda_launch weft_cuda_quantise_launch(const weft_cuda_quantise_args *a)
+{
+    return weft_cuda_shape(weft_cuda_divide_up((uint64_t)a->rows * (a->columns / 32), 8), 1, 1, 256, 0);
+}
+
+/* ---- products ---- */
+
+typedef struct weft_cuda_matrix {
+    const uint8_t *data;
+    const float *bias; /* [rows], or NULL */
+    float *y;
+    uint32_t rows;
+} weft_cuda_matrix;
+
+/* Rows of activations that meet the same matrix of a stack: places [first, first + n) of x_row and y_row. n is at
+ * most the width of the kernel that takes it; 0: nothing. */
+typedef struct weft_cuda_run {
+    uint32_t matrix, first, n;
+} weft_cuda_run;
+
+/* y_i[t] = W_i x[t] + bias_i for the n_w matrices, or gated: y_0[t] = act(W_0 x[t]) * (W_1 x[t]).
+ *
+ * A row's sum: within a brick, its blocks in order, each one FMA of the exact integer dot with
+ * (d * d_x) and, where there is a minimum, one more with m; then the bricks' sums one after the
+ * other, from the first; then the bias. (Float formats: an FMA a column instead.) So it does not
+ * depend on which kernel, dot products (matvec) or tensor cores (matmul), takes the row. Bound against
+ * the CPU's order, one chain: both have at most b + 2 roundings of partial sums that stay below the sum
+ * of magnitudes M = sum |w x|, b = 2 * blocks (float formats: columns): |difference| <= 2 (b + 2) 2^-24 M.
+ *
+ * x_row and y_row NULL: row t of x goes to row t of y. With `run`, run i says which rows meet which matrix;
+ * otherwise matrix z of a stack takes rows t * stack + z and writes rows t * stack + z of y. y_stride: floats
+ * from one row of y to the next; 0: rows. */
+typedef struct weft_cuda_matmul_args {
+    weft_cuda_matrix w[WEFT_CUDA_MATRICES];
+    const int8_t *q;              /* quantised formats */
+    const weft_cuda_block *block; /* quantised formats */
+    const float *x;               /* F32, F16, BF16: rows x_stride apart */
+    const weft_cuda_run *run;     /* [n_run], or NULL */
+    const uint32_t *x_row, *y_row; /* or NULL */
+    uint64_t stack_bytes[2];      /* from one matrix of a stack to the next, of w[0] and w[1] */
+    uint32_t n, columns, x_stride, y_stride, n_w, n_run, stack; /* stack: 1 if there is none */
+    bool gated;
+    weft_activation activation;
+} weft_cuda_matmul_args;
+
+static inline uint32_t weft_cuda_bricks(uint32_t columns)
+{
+    return weft_cuda_divide_up(columns, WEFT_CUDA_SUPER);
+}
+static inline uint32_t weft_cuda_tiles(const weft_cuda_matmul_args *a)
+{
+    uint32_t tiles = 0;
+    for (uint32_t i = 0; i < (a->gated ? 1 : a->n_w); i++)
+        tiles += weft_cuda_divide_up(a->w[i].rows, WEFT_CUDA_ROWS);
+    return tiles;
+}
+/* Kernels weft_cuda_matvec_<format>_<width>, width 1, 4 or 8 rows at once. */
+static inline weft_cuda_launch weft_cuda_matvec_launch(const weft_cuda_matmul_args *a, uint32_t width)
+{
+    const uint32_t bricks = weft_cuda_bricks(a->columns), warps = weft_cuda_divide_up(bricks, 2);
+    const uint32_t sums = (bricks + bricks % 2) * width * WEFT_CUDA_ROWS * (a->gated ? 2 : 1);
+    return weft_cuda_shape(weft_cuda_tiles(a), a->run ? a->n_run : weft_cuda_divide_up(a->n, width),
+                           a->stack, 32 * (warps < 8 ? warps : 8), sums * (uint32_t)sizeof(float));
+}
+/* The widest of them whose sums fit the 48 KiB of shared memory that every launch may have; 0: too many
+ * columns. */
+static inline uint32_t weft_cuda_matvec_width(uint32_t columns, bool gated, uint64_t n)
+{
+    const uint32_t most = 768 / (weft_cuda_bricks(columns) + 1) / (gated ? 2 : 1);
+    const uint32_t width = n <= 1 ? 1 : n <= 4 ? 4 : 8;
+    return width <= most ? width : most >= 4 ? 4 : most >= 1 ? 1 : 0;
+}
+/* Kernels weft_cuda_matmul_<format>_<width>, width 16 or 64, quantised formats only. 4 tiles a thread block. */
+static inline weft_cuda_launch weft_cuda_matmul_launch(const weft_cuda_matmul_args *a, uint32_t width)
+{
+    return weft_cuda_shape(weft_cuda_divide_up(weft_cuda_tiles(a), 4),
+                           a->run ? a->n_run : weft_cuda_divide_up(a->n, width), a->stack, 128, 0);
+}
+
+/* ---- element by element, and norms ---- */
+
+/* y[r] = x[r] / sqrt(mean(x[r]^2) + eps) * w; x == y allowed. A thread sums every 256th square, then a tree.
+ * Bound: a sum of dim squares in either order is within (dim / 16 + 6) 2^-24 of the exact one, relatively (no
+ * cancellation), half of that after the root: |difference| <= ((dim / 16 + 6) + 4) 2^-24 |y|. */
+typedef struct weft_cuda_rms_norm_args {
+    const float *x, *w;
+    float *y;
+    float eps;
+    uint32_t rows, dim;
+} weft_cuda_rms_norm_args;
+
+static inline weft_cuda_launch weft_cuda_rms_norm_launch(const weft_cuda_rms_norm_args *a)
+{
+    return weft_cuda_shape(a->rows, 1, 1, 256, 0);
+}
+
+/* y[r] = (x[r] - mean) / sqrt(variance + eps) * w + bias; x == y allowed. Bound, with A the largest |x[r]| and s the
+ * result's 1 / sqrt(): |difference| <= (dim / 8 + 16) 2^-24 (A s |w| + |bias|). */
+typedef struct weft_cuda_layer_norm_args {
+    const float *x, *w, *bias;
+    float *y;
+    float eps;
+    uint32_t rows, dim;
+} weft_cuda_layer_norm_args;
+
+static inline weft_cuda_launch weft_cuda_layer_norm_launch(const weft_cuda_layer_norm_args *a)
+{
+    return weft_cuda_shape(a->rows, 1, 1, 256, 0);
+}
+
+/* In place: the Walsh-Hadamard transform of each row, dim a power of two from 2 to 1024, over sqrt(dim). */
+typedef struct weft_cuda_hadamard_args {
+    float *x;
+    uint32_t rows, dim;
+} weft_cuda_hadamard_args;
+
+static inline weft_cuda_launch weft_cuda_hadamard_launch(const weft_cuda_hadamard_args *a)
+{
+    return weft_cuda_shape(a->rows, 1, 1, a->dim / 2 < 32 ? 32 : a->dim / 2,
+                           a->dim * (uint32_t)sizeof(float));
+}
+
+/* cos_sin [n][rope_dim / 2][2]: what rope reads. In double, as the CPU does it. */
+typedef struct weft_cuda_rope_table_args {
+    const weft_row *row;
+    const double *inv_freq; /* [rope_dim / 2] */
+    float *cos_sin;
+    float magnitude;
+    uint32_t n, rope_dim;
+} weft_cuda_rope_table_args;
+
+static inline weft_cuda_launch weft_cuda_rope_table_launch(const weft_cuda_rope_table_args *a)
+{
+    return weft_cuda_shape(weft_cuda_divide_up((uint64_t)a->n * (a->rope_dim / 2), 128), 1, 1, 128, 0);
+}
+
+/* In place on x [n][heads], head_stride floats apart: the first rope_dim of each head. */
+typedef struct weft_cuda_rope_args {
+    float *x;
+    const float *cos_sin;
+    uint32_t n, heads, head_stride, rope_dim;
+    weft_rope_kind kind;
+} weft_cuda_rope_args;
+
+static inline weft_cuda_launch weft_cuda_rope_launch(const weft_cuda_rope_args *a)
+{
+    return weft_cuda_shape(weft_cuda_divide_up((uint64_t)a->n * a->heads * (a->rope_dim / 2), 256), 1, 1,
+                           256, 0);
+}
+
+/* out[i] = act(gate[i]) * up[i] */
+typedef struct weft_cuda_gate_args {
+    const float *gate, *up;
+    float *out;
+    uint64_t n;
+    weft_activation activation;
+} weft_cuda_gate_args;
+
+/* x[i] += y[i] */
+typedef struct weft_cuda_add_args {
+    float *x;
+    const float *y;
+    uint64_t n;
+} weft_cuda_add_args;
+
+/* x = hi + lo; hi on the grid that quantise makes of a block of 32, lo what that loses (model.c). hi may be x. */
+typedef struct weft_cuda_split_args {
+    const float *x;
+    float *hi, *lo;
+    uint64_t n;
+} weft_cuda_split_args;
+
+/* out[i] = x[from[i]], rows of dim; from ascends and from[i] >= i. x != out. */
+typedef struct weft_cuda_keep_args {
+    const float *x;
+    float *out;
+    const uint32_t *from;
+    uint32_t rows, dim;
+} weft_cuda_keep_args;
+
+static inline weft_cuda_launch weft_cuda_gate_launch(const weft_cuda_gate_args *a)
+{
+    return weft_cuda_shape(weft_cuda_divide_up(a->n, 256), 1, 1, 256, 0);
+}
+static inline weft_cuda_launch weft_cuda_add_launch(const weft_cuda_add_args *a)
+{
+    return weft_cuda_shape(weft_cuda_divide_up(a->n, 256), 1, 1, 256, 0);
+}
+static inline weft_cuda_launch weft_cuda_split_launch(const weft_cuda_split_args *a)
+{
+    return weft_cuda_shape(weft_cuda_divide_up(a->n, 256), 1, 1, 256, 0);
+}
+static inline weft_cuda_launch weft_cuda_keep_launch(const weft_cuda_keep_args *a)
+{
+    return weft_cuda_shape(a->rows, 1, 1, 256, 0);
+}
+
+/* out[t] = scale * row ids[t] of a packed matrix; ids beyond `rows` give NaN. */
+typedef struct weft_cuda_embed_args {
+    const uint8_t *table;
+    const int32_t *ids;
+    float *out; /* [n][columns] */
+    float scale;
+    weft_cuda_format format;
+    uint32_t n, columns, rows;
+} weft_cuda_embed_args;
+
+static inline weft_cuda_launch weft_cuda_embed_launch(const weft_cuda_embed_args *a)
+{
+    return weft_cuda_shape(weft_cuda_bricks(a->columns), a->n, 1, 256, 0);
+}
+
+/* ---- keys and values ---- */
+
+/* Where a layer's heads stand in a page (ops.h draws it): head h's keys at offset + h * head_bytes, its values
+ * key_bytes later. */
+typedef struct weft_cuda_kv {
+    uint64_t offset, head_bytes, key_bytes;
+    weft_kv_type type;
+    uint32_t n_head_kv, key_dim, value_dim;
+} weft_cuda_kv;
+
+static inline weft_cuda_kv weft_cuda_kv_of(const weft_kv_layout *l, uint32_t layer)
+{
+    weft_cuda_kv kv = {weft_kv_offset(l, layer, 0), weft_kv_head_bytes(l),
+                       weft_kv_side_bytes(l->type, l->key_dim), l->type, l->n_head_kv, l->key_dim,
+                       l->value_dim};
+    return kv;
+}
+
+/* Writes k [n][n_head_kv][key_dim] and v [n][n_head_kv][v_dim], behind which come the value_dim - v_dim of v2
+ * (latent pages; NULL and v_dim == value_dim elsewhere). key_dim 0: no keys. */
+typedef struct weft_cuda_kv_write_args {
+    weft_cuda_kv kv;
+    const weft_row *row;
+    const float *k, *v, *v2;
+    uint32_t n, v_dim;
+} weft_cuda_kv_write_args;
+
+static inline weft_cuda_launch weft_cuda_kv_write_launch(const weft_cuda_kv_write_args *a)
+{
+    return weft_cuda_shape(a->kv.n_head_kv, a->n, 1, 128, 0);
+}
+
+/* Causal attention, kernels weft_cuda_attention_<f32|f16|q8_0>_<8|16>: up to that many queries share the loads of
+ * keys: the heads of a group (or a portion of them), times `tile` tokens, which follow one another on one
+ * timeline (tile 1: they need not).
+ *
+ * A score is a chain of FMAs over dims, a value one over positions; positions are summed in spans at absolute
+ * multiples of 256, and these merged in order. slot NULL: a thread block walks all spans of its tokens
+ * and writes out. Otherwise each of the `spans` (at least the most that a row has) is a thread block of its own,
+ * which leaves its state in slot [n][n_head][spans][WEFT_CUDA_STATE + value_dim] for attention_merge. Same
+ * bits. */
+typedef struct weft_cuda_attention_args {
+    weft_cuda_kv kv;
+    const weft_row *row;
+    const float *q; /* [n][n_head][key_dim] */
+    float *out;     /* [n][n_head][value_dim] */
+    float *slot;
+    int64_t window; /* 0: none */
+    float scale;
+    uint32_t n, n_head, tile, spans;
+} weft_cuda_attention_args;
+
+/* Heads that one thread block takes together. */
+static inline uint32_t weft_cuda_attention_heads(const weft_cuda_attention_args *a, uint32_t queries)
+{
+    const uint32_t group = a->n_head / a->kv.n_head_kv, most = queries / a->tile;
+    return group < most ? group : most;
+}
+static inline weft_cuda_launch weft_cuda_attention_launch(const weft_cuda_attention_args *a,
+                                                          uint32_t queries)
+{
+    const uint32_t group = a->n_head / a->kv.n_head_kv;
+    const uint32_t parts = weft_cuda_divide_up(group, weft_cuda_attention_heads(a, queries));
+    const uint32_t floats = queries * (a->kv.key_dim + WEFT_CUDA_SPAN);
+    return weft_cuda_shape(a->kv.n_head_kv * parts, weft_cuda_divide_up(a->n, a->tile),
+                           a->slot ? a->spans : 1, 256, floats * (uint32_t)sizeof(float));
+}
+static inline weft_cuda_launch weft_cuda_attention_merge_launch(const weft_cuda_attention_args *a)
+{
+    return weft_cuda_shape(a->n_head, a->n, 1, 256, 0);
+}
+
+/* ---- the list of kernels ---- */
+
+#define WEFT_CUDA_QUANTISED(X, a, b)                                                               \
+    X(a##q8##b) X(a##q4##b) X(a##q4m##b) X(a##q5##b) X(a##q5m##b) X(a##q4k##b) X(a##q5k##b) X(a##q6k##b)
+#define WEFT_CUDA_FLOATS(X, a, b) X(a##f16##b) X(a##bf16##b) X(a##f32##b)
+
+/* X(name) for each kernel weft_cuda_<name>. */
+#define WEFT_CUDA_KERNELS(X)                                                                       \
+    X(quantise)                                                                                    \
+    WEFT_CUDA_QUANTISED(X, matvec_, _1)                                                            \
+    WEFT_CUDA_QUANTISED(X, matvec_, _4)                                                            \
+    WEFT_CUDA_QUANTISED(X, matvec_, _8)                                                            \
+    WEFT_CUDA_FLOATS(X, matvec_, _1)                                                               \
+    WEFT_CUDA_FLOATS(X, matvec_, _4)                                                               \
+    WEFT_CUDA_FLOATS(X, matvec_, _8)                                                               \
+    X(rms_norm)                                                                                    \
+    X(layer_norm)                                                                                  \
+    X(hadamard)                                                                                    \
+    X(rope_table)                                                                                  \
+    X(rope)                                                                                        \
+    X(gate)                                                                                        \
+    X(add)                                                                                         \
+    X(split)                                                                                       \
+    X(keep)                                                                                        \
+    X(embed)                                                                                       \
+    X(kv_write)                                                                                    \
+    X(attention_f32_8)                                                                             \
+    X(attention_f32_16)                                                                            \
+    X(attention_f16_8)                                                                             \
+    X(attention_f16_16)                                                                            \
+    X(attention_q8_0_8)                                                                            \
+    X(attention_q8_0_16)                                                                           \
+    X(attention_merge)
+
+#endif
