@@ -96,7 +96,7 @@ typedef struct weft_profile_row {
     size_t bytes; /* of weights that stay in memory, over all calls; 0 for `experts`, whose share varies */
 } weft_profile_row;
 /* From now on each operation of the model's evaluations is timed, until the profile's end. One at a time;
- * the model must not be closed before. */
+ * the model must not be closed before. WEFT_E_USAGE: its backend makes no single operations. */
 weft_status weft_profile_begin(weft_profile **out, weft_model *model, weft_error *err);
 /* In the order of a layer; operations that were never called too. Borrowed. */
 const weft_profile_row *weft_profile_rows(const weft_profile *profile, size_t *out_n);

@@ -22,6 +22,9 @@
  *
  * When every id was restored, its last position is computed again for its logits. If that lies in
  * a sealed page, the page is mapped copy-on-write: the same bits are written, and no file changes.
+ *
+ * A device has pages of its own with the same bytes (weft_device_ops). Ours are read where it has none yet,
+ * and are brought up to date before a page is sealed or copied; in between they may be older.
  */
 #include "engine/kv_page.h"
 
@@ -82,6 +85,8 @@ struct weft_kv {
     int64_t max_pages;
     int64_t n_sealed;  /* pages 0 .. n_sealed - 1 are sealed for the current ids */
     int64_t inherited; /* positions that weft_kv_inherit brought */
+    const weft_device_ops *device; /* with twin */
+    weft_kv_twin *twin;            /* of pages that a device computes, or NULL */
 };
 
 static kv_head *head_of(const weft_kv *kv, int64_t page)
@@ -207,10 +212,30 @@ done:
     return status;
 }
 
+weft_status weft_kv_attach(weft_kv *kv, const weft_device_ops *device, weft_backend *backend,
+                           weft_error *err)
+{
+    assert(!kv->twin);
+    kv->device = device;
+    return device->pages_new(backend, kv->page, kv->max_pages, &kv->twin, err);
+}
+
+/* The device's bytes of page p, if they are newer than ours. */
+static weft_status fetch(const weft_kv *kv, int64_t p, weft_error *err)
+{
+    return kv->twin ? kv->device->page_fetch(kv->twin, p, err) : WEFT_OK;
+}
+
+static void forget(const weft_kv *kv, int64_t p)
+{
+    if (kv->twin) kv->device->page_forget(kv->twin, p);
+}
+
 void weft_kv_close(weft_kv *kv, int64_t n)
 {
     if (!kv) return;
     char file[KV_FILE_BYTES];
+    if (kv->twin) kv->device->pages_free(kv->twin);
     for (int64_t p = (n + WEFT_PAGE - 1) / WEFT_PAGE; kv->base && p < kv->max_pages; p++) {
         if (kv->state[p] != PAGE_OPEN) continue;
         kv_open_file(p, file);
@@ -259,6 +284,7 @@ static void unmap_page(weft_kv *kv, int64_t p)
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
         errno = 0;
     kv->state[p] = PAGE_NONE;
+    forget(kv, p);
 }
 
 /* Maps <name>.kv of our own directory if its header claims that name. */
@@ -456,8 +482,12 @@ weft_status weft_kv_copy(weft_kv *kv, const weft_kv *source, int64_t from, int64
     if (from >= n) return WEFT_OK;
     assert(kv->stride == source->stride);
     weft_status status = weft_kv_begin(kv, from, n - from, err);
-    for (int64_t p = from / WEFT_PAGE; !status && p * WEFT_PAGE < n; p++)
+    for (int64_t p = from / WEFT_PAGE; !status && p * WEFT_PAGE < n; p++) {
+        status = fetch(source, p, err);
+        if (status) return status;
         memcpy(kv->page[p], source->page[p], kv->page_bytes);
+        forget(kv, p);
+    }
     if (!status) weft_kv_count(kv, 0, n - from);
     return status;
 }
@@ -522,6 +552,8 @@ static weft_status seal_page(weft_kv *kv, int64_t p, const int32_t *ids, weft_er
     if (WEFT_FAULT_POINT("kv.page"))
         return weft_fail(err, WEFT_E_STORAGE, "KV page %lld: sealing failed (fault injected)",
                          (long long)p);
+    weft_status status = fetch(kv, p, err);
+    if (status) return status;
     kv_name_next(name_before(kv, p), ids + p * WEFT_PAGE, WEFT_PAGE, &kv->name[p]);
     kv_head_seal(head_of(kv, p), &kv->name[p], WEFT_PAGE);
     (void)WEFT_FAULT_POINT("kv.sealed");
@@ -560,6 +592,8 @@ weft_status weft_kv_seal(weft_kv *kv, const int32_t *ids, int64_t n, bool partia
     if (WEFT_FAULT_POINT("kv.page"))
         return weft_fail(err, WEFT_E_STORAGE, "KV page %lld: sealing failed (fault injected)",
                          (long long)complete);
+    weft_status status = fetch(kv, complete, err);
+    if (status) return status;
     kv_name name;
     kv_name_next(name_before(kv, complete), ids + complete * WEFT_PAGE, rest, &name);
     kv_head_seal(head_of(kv, complete), &name, rest);

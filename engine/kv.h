@@ -6,7 +6,7 @@
  * never written again. Sealed pages are shared by hard link, with the other runs of the model
  * (weft_kv_share) and with forks (weft_kv_inherit). Losing pages costs time, never a run.
  *
- * Order of calls: open -> [share] -> [inherit] -> restore -> (begin -> write through weft_kv_pages ->
+ * Order of calls: open -> [attach] -> [share] -> [inherit] -> restore -> (begin -> write through weft_kv_pages ->
  * seal) ... -> close. Positions are begun in ascending order; positions beyond the ids that are
  * given to seal may be begun, written and written again.
  */
@@ -28,6 +28,11 @@ weft_status weft_kv_open(weft_kv **out, const char *dir, const weft_kv_layout *l
                          weft_error *err);
 /* Seals nothing; removes pages begun past the first n positions, then closes. NULL allowed. */
 void weft_kv_close(weft_kv *kv, int64_t n);
+
+/* From now on a device computes the pages: their bytes are fetched from it before they are sealed or copied.
+ * At most once, before anything is restored. */
+weft_status weft_kv_attach(weft_kv *kv, const weft_device_ops *device, weft_backend *backend,
+                           weft_error *err);
 
 /* Looks for pages in this store too, and offers it every page that is sealed. A store that cannot be
  * used is not used. Nothing happens in memory-only mode. */

@@ -221,6 +221,27 @@ static weft_status new_scratch(weft_model *m, weft_error *err)
     return m->ops->reserve_experts(m->backend, &size, err);
 }
 
+/* What operations are given lies on the device too. */
+static weft_status place_on_device(weft_model *m, weft_error *err)
+{
+    const weft_device_ops *device = m->ops->device;
+    const weft_scratch *s = &m->scratch;
+    const size_t picks = (size_t)m->chunk * (m->h.n_expert ? m->h.n_expert_used : 1);
+    weft_status e =
+        device->twin(m->backend, s->memory, s->bytes, WEFT_TWIN_ACTIVATIONS, err);
+    if (!e) e = device->twin(m->backend, s->pick, picks * sizeof *s->pick, WEFT_TWIN_ACTIVATIONS, err);
+    if (!e) e = device->twin(m->backend, m->vectors, m->vector_bytes, WEFT_TWIN_CONSTANTS, err);
+    for (int i = 0; i < 2 && !e; i++)
+        if (m->inv_freq[i])
+            e = device->twin(m->backend, m->inv_freq[i], m->h.rope_dim / 2 * sizeof(double),
+                             WEFT_TWIN_CONSTANTS, err);
+    if (!e) e = device->twin(m->backend, step_logits(m->step),
+                             2 * (size_t)WEFT_LOGIT_ROWS * m->h.n_vocab * sizeof(float),
+                             WEFT_TWIN_RESULTS, err);
+    const weft_pass_places places = {s->x, s->row, m->h.n_embd, m->h.n_vocab, (size_t)m->chunk};
+    return e ? e : device->places(m->backend, &places, err);
+}
+
 /* ---- open and close ---- */
 
 static void describe_shape(weft_model *m)
@@ -246,6 +267,7 @@ static weft_status open_weights(weft_model *m, const weft_engine_options *o, wef
     if (!e) size_scratch(m, o->chunk);
     if (!e) e = new_scratch(m, err);
     if (!e) e = step_state_new(&m->step, m, err);
+    if (!e && m->ops->device) e = place_on_device(m, err);
     if (e) return e;
     m->info.backend = m->ops->name;
     m->info.threads = weft_cpu_backend_threads(m->backend);
@@ -289,6 +311,9 @@ static weft_status open_parts(weft_model *m, const weft_engine_options *o, weft_
 static weft_status share_pages(weft_model *m, const weft_engine_options *o, weft_error *err)
 {
     if (o->file_digest) memcpy(m->kv_identity, o->file_digest, sizeof m->kv_identity);
+    if (m->ops && m->ops->numerics) /* other bits, other pages */
+        weft_blake2b_of(m->kv_identity, sizeof m->kv_identity, &m->ops->numerics,
+                        sizeof m->ops->numerics, m->kv_identity);
     if (!o->prefix_dir) return WEFT_OK;
     m->prefix_dir = strdup(o->prefix_dir);
     return m->prefix_dir ? WEFT_OK : weft_fail(err, WEFT_E_MEMORY, "model: out of memory");
@@ -333,7 +358,10 @@ void weft_model_close(weft_model *model)
     share_free(model->share);
     step_state_free(model->step);
     weft_transformer_unload(model);
-    weft_cpu_backend_free(model->backend);
+    if (model->ops && model->ops->device)
+        model->ops->device->free(model->backend);
+    else
+        weft_cpu_backend_free(model->backend);
     weft_tokenizer_free(model->tokenizer);
     weft_gguf_close(model->file);
     free(model->scratch.memory);

@@ -63,6 +63,7 @@ struct weft_model {
     bool output_is_quantised;
     const float *output_norm; /* [n_embd] */
     float *vectors;           /* owns every norm and bias */
+    size_t vector_bytes;
     double *inv_freq[2];      /* [rope_dim / 2]: of full layers, of sliding ones */
 
     weft_kv_layout kv;
@@ -82,13 +83,9 @@ struct weft_model {
 /* For the dialects. */
 const weft_tokenizer *weft_model_tokenizer(const weft_model *model);
 
-/* Evaluates n tokens (n <= model->chunk), each at its row, whose page must be begun. Rows of one
- * timeline stand in ascending order of position; several timelines may share a call. `want`,
- * ascending, lists the n_want tokens whose logits will be asked for. */
-void weft_model_forward(weft_model *model, const int32_t *ids, const weft_row *row, size_t n,
-                        const size_t *want, size_t n_want);
-/* Logits of wanted tokens [from, from + n) of the last forward, n <= WEFT_LOGIT_ROWS: out [2 n][n_vocab], of
- * which the first n rows are the result and the others are used on the way. */
-void weft_model_logits(weft_model *model, size_t from, size_t n, float *out);
+/* Evaluates the tokens of a pass, at most model->chunk, whose pages must be begun; several timelines may share
+ * it. Then the logits that it asks for, at most WEFT_LOGIT_ROWS of its wanted tokens, or with n == 0 of those of
+ * the pass before. Only a device can fail. */
+weft_status weft_model_pass(weft_model *model, const weft_pass *pass, weft_error *err);
 
 #endif

@@ -2,6 +2,9 @@
  *
  * A graph (arch/) is a sequence of these calls over row-major float32 activations [n][dim], n tokens
  * at a time. A backend (cpu/, later cuda/) implements the table; the graph never looks behind it.
+ * Activations are the host's memory on the CPU. Of a device they are the device's, and the graph's
+ * addresses are names for it (weft_device_ops): so a graph reads and writes activations through calls of
+ * this table alone.
  * All tokens of a call are independent of each other: the result for one does not depend on n, nor on
  * which others are there, nor on the threads (the numeric contract).
  *
@@ -103,8 +106,70 @@ typedef struct weft_experts_size {
     size_t n, n_expert, n_used, n_embd, n_ff;
 } weft_experts_size;
 
+/* One pass of the graph. The sequence of its calls depends on n, n_want, n_logits and the first row of the logits
+ * alone: the rest may differ from pass to pass of the same calls. */
+typedef struct weft_pass {
+    const int32_t *ids;    /* [n] tokens to evaluate; n may be 0: only logits are asked for */
+    const weft_row *row;   /* [n] where they stand; rows of one timeline ascend */
+    size_t n;
+    const size_t *want;    /* [n_want], ascending: the tokens whose logits will be asked for */
+    size_t n_want;
+    size_t from, n_logits; /* logits of wanted tokens [from, from + n_logits) of the last pass with n > 0, */
+    float *logits;         /* [2 n_logits][n_vocab]: the first n_logits rows are the result */
+} weft_pass;
+
+/* Where the graph keeps what a pass needs, set once. */
+typedef struct weft_pass_places {
+    float *x;       /* [chunk][n_embd]: embedded tokens, the residual stream */
+    weft_row *kept; /* [chunk]: the rows of wanted tokens, as calls behind `keep` name them */
+    size_t n_embd, n_vocab, chunk;
+} weft_pass_places;
+
+typedef enum weft_twin_kind {
+    WEFT_TWIN_ACTIVATIONS, /* the device's alone; but x is read from the host when a pass begins */
+    WEFT_TWIN_CONSTANTS,   /* copied once, now */
+    WEFT_TWIN_RESULTS      /* the logits of a pass are copied to the host when it ends */
+} weft_twin_kind;
+
+typedef struct weft_kv_twin weft_kv_twin; /* a timeline's pages on the device */
+
+/* What a backend adds whose memory is not the host's. Addresses of host memory stand for the device's: each
+ * range that operations are given is announced by `twin`. Of these `embed` alone writes to the host. */
+typedef struct weft_device_ops {
+    /* Shares the layers out among devices; called before the first weight. */
+    weft_status (*plan)(weft_backend *, const weft_gguf *file, const weft_kv_layout *, weft_error *);
+    weft_status (*twin)(weft_backend *, void *host, size_t bytes, weft_twin_kind, weft_error *);
+    /* The last call before the first pass. */
+    weft_status (*places)(weft_backend *, const weft_pass_places *, weft_error *);
+
+    /* Has issue(context) make the calls of a pass, or repeats what it recorded of an equal one. On return the
+     * logits are on the host, and so are the pages that the pass completed. After an error the positions
+     * of the pass hold anything, those before it what they held. */
+    weft_status (*pass)(weft_backend *, const weft_pass *, void (*issue)(void *), void *context,
+                        weft_error *);
+    /* The calls that follow belong to this layer, of n tokens; n_layer: to the output. */
+    void (*layer)(weft_backend *, uint32_t layer, size_t n);
+    /* The wanted rows of x [n][width] move to the front. */
+    void (*keep)(weft_backend *, float *x, size_t width);
+    /* x [n] = hi + lo, as transformer.c does it; x == hi allowed */
+    void (*split)(weft_backend *, const float *x, size_t n, float *hi, float *lo);
+
+    /* page: as in weft_row, [max_pages], stable until pages_free. */
+    weft_status (*pages_new)(weft_backend *, void *const *page, int64_t max_pages, weft_kv_twin **out,
+                             weft_error *);
+    void (*pages_free)(weft_kv_twin *);
+    /* Brings the host's bytes of a page up to date. */
+    weft_status (*page_fetch)(weft_kv_twin *, int64_t page, weft_error *);
+    /* The host's bytes of a page are others now, or gone. */
+    void (*page_forget)(weft_kv_twin *, int64_t page);
+
+    void (*free)(weft_backend *);
+} weft_device_ops;
+
 typedef struct weft_ops {
     const char *name; /* "cpu-avx512" */
+    const weft_device_ops *device; /* NULL: activations are the host's memory, calls compute at once */
+    uint32_t numerics; /* part of a page's name: 0 on the CPU. Equal numbers, equal bits */
 
     /* Repacks a tensor (dim[0] = columns, dim[1] = rows, dim[2] = matrices in the stack). The tensor's bytes
      * are not needed after. */

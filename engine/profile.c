@@ -171,6 +171,11 @@ static void experts(weft_backend *b, const weft_experts *w, const weft_pick *pic
 
 weft_status weft_profile_begin(weft_profile **out, weft_model *model, weft_error *err)
 {
+    if (model->ops->device)
+        return weft_fail(err, WEFT_E_USAGE,
+                         "profile: %s runs a whole pass at once, its operations cannot be timed; use "
+                         "--engine cpu",
+                         model->ops->name);
     struct weft_profile *p = calloc(1, sizeof *p);
     if (!p) return weft_fail(err, WEFT_E_MEMORY, "profile: out of memory");
     p->model = model;

@@ -13,7 +13,7 @@
  *
  * Everything is allocated when the model is opened. The logits of many rows are computed into one
  * buffer of the model, 16 rows a read of the output matrix, and copied to their timelines; of one
- * row, in place.
+ * row, in place, unless a device computes them.
  */
 #include "engine/timeline.h"
 
@@ -60,6 +60,11 @@ void step_state_free(weft_step_state *s)
     free(s->to);
     free(s->logits);
     free(s);
+}
+
+float *step_logits(const weft_step_state *s)
+{
+    return s->logits;
 }
 
 uint64_t step_clock(const weft_model *model)
@@ -183,25 +188,38 @@ static void add_rows(weft_step_state *s, weft_timeline *t, bool every)
     }
 }
 
-static void compute_logits(weft_model *m, weft_logits_visit visit, void *context)
+/* Evaluates the rows, with the first logits in the same pass, and then what is left of the logits. */
+static weft_status compute(weft_model *m, weft_logits_visit visit, void *context, weft_error *err)
 {
     const weft_step_state *s = m->step;
     const size_t n_vocab = m->h.n_vocab;
-    if (s->n_want == 1 && !visit) {
-        weft_model_logits(m, 0, 1, s->to[0]);
-        return;
-    }
-    for (size_t from = 0, n; from < s->n_want; from += n) {
-        n = s->n_want - from < WEFT_LOGIT_ROWS ? s->n_want - from : WEFT_LOGIT_ROWS;
-        weft_model_logits(m, from, n, s->logits);
-        for (size_t i = 0; i < n; i++) {
+    const bool in_place = s->n_want == 1 && !visit && !m->ops->device;
+    weft_pass pass = {.ids = s->id, .row = s->row, .n = s->n, .want = s->want, .n_want = s->n_want};
+    do {
+        const size_t left = s->n_want - pass.from;
+        pass.n_logits = left < WEFT_LOGIT_ROWS ? left : WEFT_LOGIT_ROWS;
+        pass.logits = in_place ? s->to[0] : s->logits;
+        weft_status status = weft_model_pass(m, &pass, err);
+        if (status || in_place) return status;
+        for (size_t i = 0; i < pass.n_logits; i++) {
             const float *row = s->logits + i * n_vocab;
-            const weft_row *of = &s->row[s->want[from + i]];
+            const weft_row *of = &s->row[s->want[pass.from + i]];
             if (visit) visit(context, of->position, row);
-            if (!visit || from + i + 1 == s->n_want)
-                memcpy(s->to[from + i], row, n_vocab * sizeof *row);
+            if (!visit || pass.from + i + 1 == s->n_want)
+                memcpy(s->to[pass.from + i], row, n_vocab * sizeof *row);
         }
-    }
+        pass.from += pass.n_logits;
+        pass.n = 0;
+    } while (pass.from < s->n_want);
+    return WEFT_OK;
+}
+
+/* Nothing of the step counts; guesses that an earlier one computed are dropped with the logits. */
+static void fail_item(weft_step_item *item, weft_status status, const weft_error *err)
+{
+    item->status = status;
+    item->err = *err;
+    item->timeline->step_n = item->timeline->n_ahead = item->timeline->n_guess = 0;
 }
 
 /* What the timeline now stands at. */
@@ -234,10 +252,16 @@ void step_forward(weft_step_item *item, size_t n, weft_logits_visit visit, void 
         item[i].timeline->has_logits = false;
         add_rows(s, item[i].timeline, visit != NULL);
     }
-    weft_model_forward(m, s->id, s->row, s->n, s->want, s->n_want);
-    compute_logits(m, visit, context);
-    for (size_t i = 0; i < n; i++)
-        if (item[i].timeline->step_n) advance(item[i].timeline);
+    weft_error err;
+    weft_status status = compute(m, visit, context, &err);
+    for (size_t i = 0; i < n; i++) {
+        if (!item[i].timeline->step_n) continue;
+        if (status)
+            fail_item(&item[i], status, &err);
+        else
+            advance(item[i].timeline);
+    }
+    if (status) return;
     draft_measured(&s->cost, s->n_want == s->n ? s->n : 0, weft_monotonic_ns() - begun);
 }
 

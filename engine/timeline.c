@@ -84,6 +84,8 @@ weft_status weft_timeline_open_from(weft_timeline **out, weft_model *model, cons
     if (!status)
         status =
             weft_kv_open(&t->kv, kv_dir, &model->kv, model->kv_identity, model->context, err);
+    if (!status && model->ops->device)
+        status = weft_kv_attach(t->kv, model->ops->device, model->backend, err);
     if (!status) status = weft_timeline_append(t, ids, n, err);
     if (status) {
         release(t);

@@ -50,6 +50,8 @@ weft_status timeline_take_over(weft_timeline *t, weft_error *err);
 
 weft_status step_state_new(weft_step_state **out, const weft_model *model, weft_error *err);
 void step_state_free(weft_step_state *s);
+/* Where the logits of a pass are computed: [2 * WEFT_LOGIT_ROWS][n_vocab]. */
+float *step_logits(const weft_step_state *s);
 /* The part of a step that needs the model: plan and forward pass. Errors go to their items. With visit (one
  * item) the logits of every position are computed. */
 void step_forward(weft_step_item *item, size_t n, weft_logits_visit visit, void *context);

@@ -259,7 +259,8 @@ static weft_status prepare(loader *l)
                          m->info.architecture, m->h.n_layer, n);
     l->taken = calloc(n + 1, sizeof *l->taken);
     m->layer = calloc(m->h.n_layer, sizeof *m->layer);
-    m->vectors = aligned_alloc(VECTOR_ALIGN, round_up(floats * sizeof(float), VECTOR_ALIGN));
+    m->vector_bytes = round_up(floats * sizeof(float), VECTOR_ALIGN);
+    m->vectors = aligned_alloc(VECTOR_ALIGN, m->vector_bytes);
     if (!l->taken || !m->layer || !m->vectors)
         return weft_fail(l->err, WEFT_E_MEMORY, "weights: out of memory");
     l->next_vector = m->vectors;

@@ -14,18 +14,28 @@
 #include <math.h>
 #include <string.h>
 
+/* The wanted rows of x [n][width] move to the front. */
+static void keep_rows(weft_model *m, const weft_pass *pass, float *x, size_t width)
+{
+    if (m->ops->device) {
+        m->ops->device->keep(m->backend, x, width);
+        return;
+    }
+    for (size_t i = 0; i < pass->n_want; i++)
+        memmove(x + i * width, x + pass->want[i] * width, width * sizeof *x);
+}
+
 /* Keeps the wanted rows of x and q (and of the row list) and returns how many remain. */
-static size_t keep_wanted(weft_model *m, const weft_row *row, const size_t *want, size_t n_want)
+static size_t keep_wanted(weft_model *m, const weft_pass *pass)
 {
     const weft_scratch *s = &m->scratch;
-    size_t n_embd = m->h.n_embd, n_q = (size_t)m->h.n_head * m->h.head_dim;
-    for (size_t i = 0; i < n_want; i++) {
-        assert(want[i] >= i && (i == 0 || want[i] > want[i - 1]));
-        memmove(s->x + i * n_embd, s->x + want[i] * n_embd, n_embd * sizeof(float));
-        memmove(s->q + i * n_q, s->q + want[i] * n_q, n_q * sizeof(float));
-        s->row[i] = row[want[i]];
+    for (size_t i = 0; i < pass->n_want; i++) {
+        assert(pass->want[i] >= i && (i == 0 || pass->want[i] > pass->want[i - 1]));
+        s->row[i] = pass->row[pass->want[i]];
     }
-    return n_want;
+    keep_rows(m, pass, s->x, m->h.n_embd);
+    keep_rows(m, pass, s->q, (size_t)m->h.n_head * m->h.head_dim);
+    return pass->n_want;
 }
 
 /* q, k and v of n tokens from the residual stream; k and v go to the pages. */
@@ -130,21 +140,21 @@ static void embed(weft_model *m, const int32_t *ids, size_t n)
     }
 }
 
-void weft_model_forward(weft_model *model, const int32_t *ids, const weft_row *row, size_t n,
-                        const size_t *want, size_t n_want)
+static void forward(weft_model *m, const weft_pass *pass)
 {
-    const weft_hparams *h = &model->h;
-    assert(n > 0 && n <= (size_t)model->chunk && n_want <= n);
-    embed(model, ids, n);
-    for (uint32_t layer = 0; layer < h->n_layer; layer++) {
-        project(model, layer, row, n);
-        if (layer + 1 == h->n_layer) {
-            n = keep_wanted(model, row, want, n_want);
-            row = model->scratch.row;
+    const weft_device_ops *device = m->ops->device;
+    const weft_row *row = pass->row;
+    size_t n = pass->n;
+    for (uint32_t layer = 0; layer < m->h.n_layer; layer++) {
+        if (device) device->layer(m->backend, layer, n);
+        project(m, layer, row, n);
+        if (layer + 1 == m->h.n_layer) {
+            n = keep_wanted(m, pass);
+            row = m->scratch.row;
             if (n == 0) return;
         }
-        attend(model, layer, row, n);
-        feed_forward(model, &model->layer[layer], n);
+        attend(m, layer, row, n);
+        feed_forward(m, &m->layer[layer], n);
     }
 }
 
@@ -166,25 +176,57 @@ static void split(const float *x, size_t n, float *hi, float *lo)
     }
 }
 
+static void split_rows(weft_model *m, size_t n, float *x, float *lo)
+{
+    if (m->ops->device)
+        m->ops->device->split(m->backend, x, n, x, lo);
+    else
+        split(x, n, x, lo);
+}
+
 /* Quantised output matrices take each row twice, as hi and lo, and add the two results: 16 bits of activation
  * for one read of the weights. Decode is that read, so it costs next to nothing, and it takes a sixth
  * off the whole model's distance to float32 (docs/engine.md). */
-void weft_model_logits(weft_model *model, size_t from, size_t n, float *out)
+static void logits(weft_model *m, const weft_pass *pass)
 {
-    const weft_hparams *h = &model->h;
-    const weft_scratch *s = &model->scratch;
-    const weft_weight *const weight[] = {model->output};
+    const weft_hparams *h = &m->h;
+    const weft_scratch *s = &m->scratch;
+    const weft_weight *const weight[] = {m->output};
     const float *const bias[] = {NULL};
-    float *const y[] = {out};
-    const size_t width = n * h->n_embd, size = n * h->n_vocab;
-    assert(n > 0 && n <= WEFT_LOGIT_ROWS);
-    model->ops->rms_norm(model->backend, s->x + from * h->n_embd, model->output_norm, h->norm_eps,
-                         n, h->n_embd, s->last);
-    if (!model->output_is_quantised) {
-        model->ops->matmul(model->backend, weight, bias, y, 1, s->last, n);
+    float *const y[] = {pass->logits};
+    const size_t n = pass->n_logits, width = n * h->n_embd, size = n * h->n_vocab;
+    if (m->ops->device) m->ops->device->layer(m->backend, h->n_layer, n);
+    m->ops->rms_norm(m->backend, s->x + pass->from * h->n_embd, m->output_norm, h->norm_eps, n, h->n_embd,
+                     s->last);
+    if (!m->output_is_quantised) {
+        m->ops->matmul(m->backend, weight, bias, y, 1, s->last, n);
         return;
     }
-    split(s->last, width, s->last, s->last + width);
-    model->ops->matmul(model->backend, weight, bias, y, 1, s->last, 2 * n);
-    model->ops->add(model->backend, out, out + size, size);
+    split_rows(m, width, s->last, s->last + width);
+    m->ops->matmul(m->backend, weight, bias, y, 1, s->last, 2 * n);
+    m->ops->add(m->backend, pass->logits, pass->logits + size, size);
+}
+
+typedef struct pass_call {
+    weft_model *model;
+    const weft_pass *pass;
+} pass_call;
+
+static void issue(void *context)
+{
+    const pass_call *call = context;
+    if (call->pass->n > 0) forward(call->model, call->pass);
+    if (call->pass->n_logits > 0) logits(call->model, call->pass);
+}
+
+weft_status weft_model_pass(weft_model *model, const weft_pass *pass, weft_error *err)
+{
+    pass_call call = {model, pass};
+    assert(pass->n <= (size_t)model->chunk && pass->n_want <= (pass->n ? pass->n : pass->n_want));
+    assert(pass->from + pass->n_logits <= pass->n_want && pass->n_logits <= WEFT_LOGIT_ROWS);
+    if (pass->n > 0) embed(model, pass->ids, pass->n);
+    if (model->ops->device)
+        return model->ops->device->pass(model->backend, pass, issue, &call, err);
+    issue(&call);
+    return WEFT_OK;
 }

@@ -108,8 +108,8 @@ static void test_rows_of_several_timelines(void **state) {
             set[n++] = s;
         }
         if (n == 0) continue;
-        weft_model_forward(model, ids, row, n, want, n);
-        weft_model_logits(model, 0, n, logits);
+        const weft_pass pass = {ids, row, n, want, n, 0, n, logits};
+        CHECK(weft_model_pass(model, &pass, err));
         for (size_t i = 0; i < n; i++)
             digests_visit(&together[set[i]], row[i].position, logits + i * n_vocab);
     }
