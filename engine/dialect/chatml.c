@@ -9,10 +9,7 @@
  * in through a parameter is foreign. The default system text is the template's, so it is trusted.
  * Fact: Qwen2.5's template writes a newline before each call and none after the role, Qwen3's one
  * after the role and none before the first call: the same bytes. */
-#include "engine/dialect/dialect.h"
-
-#include <stdlib.h>
-#include <string.h>
+#include "engine/dialect/messages.h"
 
 #define START "<|im_start|>"
 #define END "<|im_end|>"
@@ -28,27 +25,6 @@ static const char call_shape[] = "{\"name\": <function-name>, \"arguments\": <ar
 
 /* ---- writing ---- */
 
-static void trusted(weft_script *out, weft_segment segment, const char *text)
-{
-    weft_script_puts(out, WEFT_TRUSTED, segment, text);
-}
-
-static void foreign(weft_script *out, weft_segment segment, const char *text, size_t n)
-{
-    weft_script_put(out, WEFT_FOREIGN, segment, text, n);
-}
-
-static weft_status put_json(weft_script *out, weft_segment segment, const cJSON *value,
-                            weft_error *err)
-{
-    weft_buffer text = WEFT_BUFFER_INIT;
-    weft_status status = weft_json_python(value, &text, err);
-    if (!status) status = weft_buffer_ok(&text, err);
-    if (!status) foreign(out, segment, weft_buffer_str(&text), text.size);
-    weft_buffer_free(&text);
-    return status;
-}
-
 /* The system turn. given: the caller's system text, or NULL for the template's own. */
 static weft_status put_system(const weft_dialect *d, const char *given, const cJSON *tools,
                               weft_script *out, weft_error *err)
@@ -56,44 +32,45 @@ static weft_status put_system(const weft_dialect *d, const char *given, const cJ
     const char *own = d->variant.default_system;
     bool with_tools = cJSON_GetArraySize(tools) > 0;
     if (!given && !own && !with_tools) return WEFT_OK;
-    trusted(out, WEFT_SYSTEM, START "system\n");
+    put_trusted(out, WEFT_SYSTEM, START "system\n");
     if (given) {
-        foreign(out, WEFT_SYSTEM, given, strlen(given));
+        put_foreign(out, WEFT_SYSTEM, given, strlen(given));
     } else if (own) {
-        trusted(out, WEFT_SYSTEM, own);
+        put_trusted(out, WEFT_SYSTEM, own);
     }
     if (with_tools) {
-        if (given || own) trusted(out, WEFT_SYSTEM, "\n\n");
-        trusted(out, WEFT_SYSTEM, tools_head);
+        if (given || own) put_trusted(out, WEFT_SYSTEM, "\n\n");
+        put_trusted(out, WEFT_SYSTEM, tools_head);
         const cJSON *tool;
         cJSON_ArrayForEach(tool, tools)
         {
-            trusted(out, WEFT_SYSTEM, "\n");
-            weft_status status = put_json(out, WEFT_SYSTEM, tool, err);
+            put_trusted(out, WEFT_SYSTEM, "\n");
+            weft_status status = messages_put_json(out, WEFT_SYSTEM, tool, err);
             if (status) return status;
         }
-        trusted(out, WEFT_SYSTEM, tools_tail);
-        if (d->variant.doubled_braces) trusted(out, WEFT_SYSTEM, "{");
-        trusted(out, WEFT_SYSTEM, call_shape);
-        if (d->variant.doubled_braces) trusted(out, WEFT_SYSTEM, "}");
-        trusted(out, WEFT_SYSTEM, "\n</tool_call>");
+        put_trusted(out, WEFT_SYSTEM, tools_tail);
+        if (d->variant.doubled_braces) put_trusted(out, WEFT_SYSTEM, "{");
+        put_trusted(out, WEFT_SYSTEM, call_shape);
+        if (d->variant.doubled_braces) put_trusted(out, WEFT_SYSTEM, "}");
+        put_trusted(out, WEFT_SYSTEM, "\n</tool_call>");
     }
-    trusted(out, WEFT_SYSTEM, END "\n");
+    put_trusted(out, WEFT_SYSTEM, END "\n");
     return WEFT_OK;
 }
 
 static void put_prompt(const weft_dialect *d, weft_segment segment, bool no_thought,
                        weft_script *out)
 {
-    trusted(out, segment, START "assistant\n");
-    if (no_thought && d->variant.closes_thought) trusted(out, segment, "<think>\n\n</think>\n\n");
+    put_trusted(out, segment, START "assistant\n");
+    if (no_thought && d->variant.closes_thought)
+        put_trusted(out, segment, "<think>\n\n</think>\n\n");
 }
 
 static void put_result(weft_script *out, const char *text, size_t n)
 {
-    trusted(out, WEFT_RESULT, "\n<tool_response>\n");
-    foreign(out, WEFT_RESULT, text, n);
-    trusted(out, WEFT_RESULT, "\n</tool_response>");
+    put_trusted(out, WEFT_RESULT, "\n<tool_response>\n");
+    put_foreign(out, WEFT_RESULT, text, n);
+    put_trusted(out, WEFT_RESULT, "\n</tool_response>");
 }
 
 /* ---- a run: begin, results, user ---- */
@@ -103,9 +80,9 @@ static weft_status begin(const weft_dialect *d, const char *system, const cJSON 
 {
     weft_status status = put_system(d, system, tools, out, err);
     if (status) return status;
-    trusted(out, WEFT_USER, START "user\n");
-    foreign(out, WEFT_USER, user, strlen(user));
-    trusted(out, WEFT_USER, END "\n");
+    put_trusted(out, WEFT_USER, START "user\n");
+    put_foreign(out, WEFT_USER, user, strlen(user));
+    put_trusted(out, WEFT_USER, END "\n");
     put_prompt(d, WEFT_USER, think == WEFT_THINK_OFF, out);
     return WEFT_OK;
 }
@@ -114,14 +91,14 @@ static weft_status results(const weft_dialect *d, bool ended, const weft_result_
                            size_t n, const char *note, weft_think think, weft_script *out,
                            weft_error *err)
 {
-    if (!ended) trusted(out, WEFT_RESULT, END);
-    trusted(out, WEFT_RESULT, "\n" START "user");
+    if (!ended) put_trusted(out, WEFT_RESULT, END);
+    put_trusted(out, WEFT_RESULT, "\n" START "user");
     for (size_t i = 0; i < n; i++) put_result(out, result[i].text, strlen(result[i].text));
     if (note) {
-        trusted(out, WEFT_RESULT, "\n");
-        foreign(out, WEFT_RESULT, note, strlen(note));
+        put_trusted(out, WEFT_RESULT, "\n");
+        put_foreign(out, WEFT_RESULT, note, strlen(note));
     }
-    trusted(out, WEFT_RESULT, END "\n");
+    put_trusted(out, WEFT_RESULT, END "\n");
     put_prompt(d, WEFT_RESULT, think == WEFT_THINK_OFF, out);
     return WEFT_OK;
 }
@@ -129,121 +106,30 @@ static weft_status results(const weft_dialect *d, bool ended, const weft_result_
 static weft_status user(const weft_dialect *d, bool ended, const char *text, weft_think think,
                         weft_script *out, weft_error *err)
 {
-    if (!ended) trusted(out, WEFT_USER, END);
-    trusted(out, WEFT_USER, "\n" START "user\n");
-    foreign(out, WEFT_USER, text, strlen(text));
-    trusted(out, WEFT_USER, END "\n");
+    if (!ended) put_trusted(out, WEFT_USER, END);
+    put_trusted(out, WEFT_USER, "\n" START "user\n");
+    put_foreign(out, WEFT_USER, text, strlen(text));
+    put_trusted(out, WEFT_USER, END "\n");
     put_prompt(d, WEFT_USER, think == WEFT_THINK_OFF, out);
     return WEFT_OK;
 }
 
 /* ---- whole conversations ---- */
 
-typedef struct message {
-    const char *role;
-    weft_buffer joined;  /* owns content that came in parts */
-    const char *content; /* "" where there is none */
-    const char *thought; /* reasoning_content, or NULL */
-    const cJSON *calls;  /* array, or NULL */
-} message;
-
-/* Content is a string, null, or OpenAI's list of text parts. */
-static weft_status read_content(const cJSON *content, size_t index, message *m, weft_error *err)
-{
-    m->content = "";
-    if (!content || cJSON_IsNull(content)) return WEFT_OK;
-    if (cJSON_IsString(content)) {
-        m->content = content->valuestring;
-        return WEFT_OK;
-    }
-    const cJSON *part;
-    cJSON_ArrayForEach(part, content)
-    {
-        const char *type = weft_json_string(part, "type"), *text = weft_json_string(part, "text");
-        if (!text || (type && strcmp(type, "text") != 0))
-            return weft_fail(err, WEFT_E_INVALID,
-                             "messages[%zu].content: only text parts can be read, not %s", index,
-                             type ? type : "an untyped one");
-        weft_buffer_puts(&m->joined, text);
-    }
-    if (!cJSON_IsArray(content))
-        return weft_fail(err, WEFT_E_INVALID,
-                         "messages[%zu].content: give a string, null or a list of text parts",
-                         index);
-    m->content = weft_buffer_str(&m->joined);
-    return weft_buffer_ok(&m->joined, err);
-}
-
-static weft_status read_message(const cJSON *item, size_t index, message *m, weft_error *err)
-{
-    m->role = weft_json_string(item, "role");
-    if (!m->role) return weft_fail(err, WEFT_E_INVALID, "messages[%zu]: has no role", index);
-    m->thought = weft_json_string(item, "reasoning_content");
-    const cJSON *calls = cJSON_GetObjectItemCaseSensitive(item, "tool_calls");
-    if (cJSON_GetArraySize(calls) > 0) m->calls = calls;
-    return read_content(cJSON_GetObjectItemCaseSensitive(item, "content"), index, m, err);
-}
-
-static void free_messages(message *list, size_t n)
-{
-    for (size_t i = 0; list && i < n; i++) weft_buffer_free(&list[i].joined);
-    free(list);
-}
-
-static weft_status read_messages(const cJSON *request, message **out, size_t *out_n,
-                                 weft_error *err)
-{
-    const cJSON *array = cJSON_GetObjectItemCaseSensitive(request, "messages"), *item;
-    size_t n = 0, count = (size_t)cJSON_GetArraySize(array);
-    if (count == 0)
-        return weft_fail(err, WEFT_E_INVALID, "messages: give an array of at least one message");
-    message *list = calloc(count, sizeof *list);
-    if (!list) return weft_fail(err, WEFT_E_MEMORY, "read %zu messages: out of memory", count);
-    cJSON_ArrayForEach(item, array)
-    {
-        weft_status status = read_message(item, n, &list[n], err);
-        if (status) {
-            free_messages(list, count);
-            return status;
-        }
-        n++;
-    }
-    *out = list;
-    *out_n = n;
-    return WEFT_OK;
-}
-
-static bool is(const message *m, const char *role)
-{
-    return strcmp(m->role, role) == 0;
-}
-
-/* "<tool_call>", newline, the call, newline, "</tool_call>". Arguments come as OpenAI's JSON string
- * or as the object itself, and are printed anew. */
+/* "<tool_call>", newline, the call, newline, "</tool_call>"; arguments are printed anew. */
 static weft_status put_call(const cJSON *call, size_t index, weft_script *out, weft_error *err)
 {
-    const cJSON *function = cJSON_GetObjectItemCaseSensitive(call, "function");
-    if (!function) function = call;
-    const char *name = weft_json_string(function, "name");
-    const cJSON *arguments = cJSON_GetObjectItemCaseSensitive(function, "arguments");
-    if (!name || !arguments)
-        return weft_fail(err, WEFT_E_INVALID,
-                         "messages[%zu].tool_calls: a call needs name and arguments", index);
-    cJSON *parsed = NULL;
-    weft_status status = WEFT_OK;
-    if (cJSON_IsString(arguments)) {
-        status =
-            weft_json_parse(arguments->valuestring, strlen(arguments->valuestring), &parsed, err);
-        if (status)
-            return weft_fail_prefix(err, "messages[%zu].tool_calls: arguments of %s", index, name);
-        arguments = parsed;
-    }
-    trusted(out, WEFT_CALL, "<tool_call>\n{\"name\": \"");
-    foreign(out, WEFT_CALL, name, strlen(name));
-    trusted(out, WEFT_CALL, "\", \"arguments\": ");
-    status = put_json(out, WEFT_CALL, arguments, err);
-    trusted(out, WEFT_CALL, "}\n</tool_call>");
-    cJSON_Delete(parsed);
+    const char *name = NULL;
+    const cJSON *arguments = NULL;
+    cJSON *owned = NULL;
+    weft_status status = message_call(call, index, &name, &arguments, &owned, err);
+    if (status) return status;
+    put_trusted(out, WEFT_CALL, "<tool_call>\n{\"name\": \"");
+    put_foreign(out, WEFT_CALL, name, strlen(name));
+    put_trusted(out, WEFT_CALL, "\", \"arguments\": ");
+    status = messages_put_json(out, WEFT_CALL, arguments, err);
+    put_trusted(out, WEFT_CALL, "}\n</tool_call>");
+    cJSON_Delete(owned);
     return status;
 }
 
@@ -278,8 +164,8 @@ static void split_thought(piece *content, piece *thought)
 }
 
 /* recent: after the last real user message; last: of the conversation. */
-static weft_status put_assistant(const weft_dialect *d, const message *m, size_t index, bool recent,
-                                 bool last, weft_script *out, weft_error *err)
+static weft_status put_assistant(const weft_dialect *d, const weft_message *m, size_t index,
+                                 bool recent, bool last, weft_script *out, weft_error *err)
 {
     piece content = {m->content, strlen(m->content)}, thought = {"", 0};
     weft_history history = d->variant.history;
@@ -297,86 +183,86 @@ static weft_status put_assistant(const weft_dialect *d, const message *m, size_t
         writes_thought = thought.n > 0;
     }
     weft_segment label = m->calls ? WEFT_THOUGHT : WEFT_ANSWER;
-    trusted(out, label, START "assistant\n");
+    put_trusted(out, label, START "assistant\n");
     if (writes_thought) {
-        trusted(out, WEFT_THOUGHT, "<think>\n");
-        foreign(out, WEFT_THOUGHT, thought.text, thought.n);
-        trusted(out, WEFT_THOUGHT, "\n</think>\n\n");
+        put_trusted(out, WEFT_THOUGHT, "<think>\n");
+        put_foreign(out, WEFT_THOUGHT, thought.text, thought.n);
+        put_trusted(out, WEFT_THOUGHT, "\n</think>\n\n");
     }
-    foreign(out, label, content.text, content.n);
+    put_foreign(out, label, content.text, content.n);
     const cJSON *call;
     bool first = true;
     cJSON_ArrayForEach(call, m->calls)
     {
-        if (content.n || !first) trusted(out, WEFT_CALL, "\n");
+        if (content.n || !first) put_trusted(out, WEFT_CALL, "\n");
         weft_status status = put_call(call, index, out, err);
         if (status) return status;
         first = false;
     }
-    trusted(out, m->calls ? WEFT_CALL : label, END "\n");
+    put_trusted(out, m->calls ? WEFT_CALL : label, END "\n");
     return WEFT_OK;
 }
 
 /* The last user message that is not a result in disguise; the last message if there is none. */
-static size_t last_question(const message *m, size_t n)
+static size_t last_question(const weft_message *m, size_t n)
 {
     static const char open[] = "<tool_response>", close[] = "</tool_response>";
     for (size_t i = n; i-- > 0;) {
         size_t size = strlen(m[i].content);
         bool result = strncmp(m[i].content, open, strlen(open)) == 0 && size >= strlen(close) &&
                       strcmp(m[i].content + size - strlen(close), close) == 0;
-        if (is(&m[i], "user") && !result) return i;
+        if (is_role(&m[i], "user") && !result) return i;
     }
     return n - 1;
 }
 
-static weft_status render_qwen_messages(const weft_dialect *d, const message *m, size_t n,
+static weft_status render_qwen_messages(const weft_dialect *d, const weft_message *m, size_t n,
                                         weft_script *out, weft_error *err)
 {
     size_t question = last_question(m, n);
     for (size_t i = 0; i < n; i++) {
-        if (is(&m[i], "user") || (is(&m[i], "system") && i > 0)) {
-            weft_segment label = is(&m[i], "user") ? WEFT_USER : WEFT_SYSTEM;
-            trusted(out, label, label == WEFT_USER ? START "user\n" : START "system\n");
-            foreign(out, label, m[i].content, strlen(m[i].content));
-            trusted(out, label, END "\n");
-        } else if (is(&m[i], "assistant")) {
+        if (is_role(&m[i], "user") || (is_role(&m[i], "system") && i > 0)) {
+            weft_segment label = is_role(&m[i], "user") ? WEFT_USER : WEFT_SYSTEM;
+            put_trusted(out, label, label == WEFT_USER ? START "user\n" : START "system\n");
+            put_foreign(out, label, m[i].content, strlen(m[i].content));
+            put_trusted(out, label, END "\n");
+        } else if (is_role(&m[i], "assistant")) {
             weft_status status = put_assistant(d, &m[i], i, i > question, i + 1 == n, out, err);
             if (status) return status;
-        } else if (is(&m[i], "tool")) {
-            if (i == 0 || !is(&m[i - 1], "tool")) trusted(out, WEFT_RESULT, START "user");
+        } else if (is_role(&m[i], "tool")) {
+            if (i == 0 || !is_role(&m[i - 1], "tool")) put_trusted(out, WEFT_RESULT, START "user");
             put_result(out, m[i].content, strlen(m[i].content));
-            if (i + 1 == n || !is(&m[i + 1], "tool")) trusted(out, WEFT_RESULT, END "\n");
+            if (i + 1 == n || !is_role(&m[i + 1], "tool")) put_trusted(out, WEFT_RESULT, END "\n");
         }
     }
     return WEFT_OK;
 }
 
 /* SmolLM2's template: every message under the name of its role, whatever the role. */
-static void render_plain_messages(const message *m, size_t n, weft_script *out)
+static void render_plain_messages(const weft_message *m, size_t n, weft_script *out)
 {
     for (size_t i = 0; i < n; i++) {
-        weft_segment label = is(&m[i], "system")      ? WEFT_SYSTEM
-                             : is(&m[i], "assistant") ? WEFT_ANSWER
-                             : is(&m[i], "tool")      ? WEFT_RESULT
-                                                      : WEFT_USER;
-        trusted(out, label, START);
-        foreign(out, label, m[i].role, strlen(m[i].role));
-        trusted(out, label, "\n");
-        foreign(out, label, m[i].content, strlen(m[i].content));
-        trusted(out, label, END "\n");
+        weft_segment label = is_role(&m[i], "system")      ? WEFT_SYSTEM
+                             : is_role(&m[i], "assistant") ? WEFT_ANSWER
+                             : is_role(&m[i], "tool")      ? WEFT_RESULT
+                                                           : WEFT_USER;
+        put_trusted(out, label, START);
+        put_foreign(out, label, m[i].role, strlen(m[i].role));
+        put_trusted(out, label, "\n");
+        put_foreign(out, label, m[i].content, strlen(m[i].content));
+        put_trusted(out, label, END "\n");
     }
 }
 
 static weft_status render(const weft_dialect *d, const cJSON *request, weft_script *out,
                           weft_error *err)
 {
-    message *m = NULL;
+    weft_message *m = NULL;
     size_t n = 0;
     const cJSON *tools = cJSON_GetObjectItemCaseSensitive(request, "tools");
-    weft_status status = read_messages(request, &m, &n, err);
+    weft_status status = messages_read(request, &m, &n, err);
     if (status) return status;
-    bool has_system = is(&m[0], "system");
+    bool has_system = is_role(&m[0], "system");
     if (d->variant.writes_tools) {
         status = put_system(d, has_system ? m[0].content : NULL, tools, out, err);
         if (!status) status = render_qwen_messages(d, m, n, out, err);
@@ -388,29 +274,26 @@ static weft_status render(const weft_dialect *d, const cJSON *request, weft_scri
         weft_segment label = out->n ? out->span[out->n - 1].segment : WEFT_USER;
         put_prompt(d, label, !weft_json_bool(request, "thinking", true), out);
     }
-    free_messages(m, n);
+    messages_free(m, n);
     return status;
 }
 
 /* ---- the two families ---- */
 
-static bool is_chatml(const weft_tokenizer *tokenizer)
+static bool fits_qwen(const weft_tokenizer *tokenizer, const char *architecture,
+                      const char *chat_template)
 {
-    return weft_tokenizer_find(tokenizer, "<|im_start|>") >= 0 &&
-           weft_tokenizer_find(tokenizer, "<|im_end|>") >= 0;
+    return weft_tokenizer_find(tokenizer, "<tool_call>") >= 0 ||
+           (chat_template && strstr(chat_template, "<tool_call>"));
 }
 
-static bool fits_qwen(const weft_tokenizer *tokenizer, const char *chat_template)
+static bool fits_chatml(const weft_tokenizer *tokenizer, const char *architecture,
+                        const char *chat_template)
 {
-    bool knows_calls = weft_tokenizer_find(tokenizer, "<tool_call>") >= 0 ||
-                       (chat_template && strstr(chat_template, "<tool_call>"));
-    return is_chatml(tokenizer) && knows_calls;
+    return true;
 }
 
-static bool fits_chatml(const weft_tokenizer *tokenizer, const char *chat_template)
-{
-    return is_chatml(tokenizer);
-}
+static const char *const needs[] = {START, END, NULL};
 
-const weft_family weft_family_qwen = {"qwen", fits_qwen, render, begin, results, user};
-const weft_family weft_family_chatml = {"chatml", fits_chatml, render, begin, results, user};
+const weft_family weft_family_qwen = {"qwen", needs, fits_qwen, render, begin, results, user};
+const weft_family weft_family_chatml = {"chatml", needs, fits_chatml, render, begin, results, user};

@@ -11,10 +11,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const weft_family *const families[] = {&weft_family_qwen, &weft_family_chatml};
+static const weft_family *const families[] = {&weft_family_qwen, &weft_family_chatml,
+                                              &weft_family_dsv32, &weft_family_dsv31,
+                                              &weft_family_dsv3};
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
-#define KNOWN "qwen, chatml"
+#define KNOWN "qwen, chatml, dsv32, dsv31, dsv3"
+
+/* A token that the family needs and the vocabulary lacks; NULL: none. */
+static const char *lacks(const weft_family *family, const weft_tokenizer *tokenizer)
+{
+    for (const char *const *token = family->needs; *token; token++)
+        if (weft_tokenizer_find(tokenizer, *token) < 0) return *token;
+    return NULL;
+}
 
 static weft_status choose(const weft_tokenizer *tokenizer, const char *architecture,
                           const char *chat_template, const char *name, const weft_family **out,
@@ -29,14 +39,15 @@ static weft_status choose(const weft_tokenizer *tokenizer, const char *architect
         return weft_fail(err, WEFT_E_USAGE, "dialect %s: not known; use one of " KNOWN, name);
     }
     for (size_t i = 0; i < N_FAMILIES; i++)
-        if (families[i]->fits(tokenizer, chat_template)) {
+        if (!lacks(families[i], tokenizer) &&
+            families[i]->fits(tokenizer, architecture, chat_template)) {
             *out = families[i];
             return WEFT_OK;
         }
     return weft_fail(
         err, WEFT_E_MODEL,
-        "choose a dialect: this %s model's vocabulary has no <|im_start|>, so it fits none of "
-        "the dialects " KNOWN "; take an instruction-tuned model of those families",
+        "choose a dialect: neither the vocabulary nor the chat template of this %s model has the "
+        "marks of one of the dialects " KNOWN "; take an instruction-tuned model of those families",
         architecture && *architecture ? architecture : "unnamed");
 }
 
@@ -68,6 +79,9 @@ static weft_status read_variant(const char *source, weft_variant *v, weft_error 
     if (!source) return WEFT_OK;
     v->doubled_braces = strstr(source, "{{\\\"name\\\": <function-name>") != NULL;
     v->closes_thought = strstr(source, "enable_thinking") != NULL;
+    v->empty_thought = strstr(source, "<think></think>") != NULL;
+    v->opens_thought = strstr(source, "<think>\n") != NULL || strstr(source, "<think>\\n") != NULL;
+    v->cuts_thought = strstr(source, "split('</think>'") != NULL;
     v->history = !strstr(source, "reasoning_content") ? WEFT_HISTORY_PLAIN
                  : strstr(source, "last_query_index") ? WEFT_HISTORY_RECENT
                                                       : WEFT_HISTORY_ALWAYS;
@@ -91,13 +105,12 @@ weft_status weft_dialect_new(weft_dialect **out, const weft_tokenizer *tokenizer
     const weft_family *family = NULL;
     weft_status status = choose(tokenizer, architecture, chat_template, name, &family, err);
     if (status) return status;
-    if (weft_tokenizer_find(tokenizer, "<|im_start|>") < 0 ||
-        weft_tokenizer_find(tokenizer, "<|im_end|>") < 0)
+    const char *missing = lacks(family, tokenizer);
+    if (missing)
         return weft_fail(
             err, WEFT_E_MODEL,
-            "dialect %s: the vocabulary lacks <|im_start|> or <|im_end|>; choose another "
-            "dialect or model",
-            family->name);
+            "dialect %s: the vocabulary lacks %s; choose another dialect or model", family->name,
+            missing);
     weft_dialect *d = calloc(1, sizeof *d);
     if (!d) return weft_fail(err, WEFT_E_MEMORY, "open the dialect: out of memory");
     d->family = family;

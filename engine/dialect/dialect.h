@@ -26,12 +26,17 @@ typedef struct weft_variant {
     bool writes_tools;    /* the template writes tool definitions, calls and results */
     bool doubled_braces;  /* the tool text shows the call as {{"name": ...}} */
     bool closes_thought;  /* thinking off: an empty thought stands in the generation prompt */
+    bool empty_thought;   /* dsv31: a closed thought is <think></think>, not </think> alone */
+    bool opens_thought;   /* dsv3: the generation prompt opens a thought (R1) */
+    bool cuts_thought;    /* dsv31, dsv3: what stands before </think> in a message is left out */
     weft_history history;
 } weft_variant;
 
 typedef struct weft_family {
     const char *name;
-    bool (*fits)(const weft_tokenizer *tokenizer, const char *chat_template);
+    const char *const *needs; /* tokens it cannot do without; NULL ends them */
+    bool (*fits)(const weft_tokenizer *tokenizer, const char *architecture,
+                 const char *chat_template);
     weft_status (*render)(const weft_dialect *dialect, const cJSON *request, weft_script *out,
                           weft_error *err);
     weft_status (*begin)(const weft_dialect *dialect, const char *system, const cJSON *tools,
@@ -45,6 +50,9 @@ typedef struct weft_family {
 
 extern const weft_family weft_family_qwen;   /* chatml.c */
 extern const weft_family weft_family_chatml; /* chatml.c */
+extern const weft_family weft_family_dsv32;  /* dsv32.c */
+extern const weft_family weft_family_dsv31;  /* deepseek.c */
+extern const weft_family weft_family_dsv3;   /* deepseek.c */
 
 /* Ids of the delimiters that are tokens of their own; -1: the vocabulary writes them as text. */
 typedef struct weft_delimiters {

@@ -15,6 +15,7 @@ typedef struct vocab {
     char *chat_template; /* NULL: the file has none */
     char architecture[64];
     weft_dialect *dialect;
+    char *bytes; /* of a file that was unpacked, or NULL */
 } vocab;
 
 static inline char *vocab_path(const char *name)
@@ -65,6 +66,7 @@ static inline void vocab_close(vocab *v)
     weft_tokenizer_free(v->tokenizer);
     weft_gguf_close(v->file);
     free(v->chat_template);
+    free(v->bytes);
 }
 
 static inline cJSON *json(const char *text)
