@@ -4,10 +4,8 @@
 
 #include "engine/cpu/arena.h"
 #include "engine/cpu/kernels.h"
+#include "engine/cpu/pack.h"
 #include "engine/cpu/pool.h"
-
-/* Packs one row of the file, `count` blocks, as row r of a tile. */
-typedef void (*cpu_pack_fn)(const uint8_t *row, size_t count, int r, uint8_t *tile);
 
 /* A stack of matrices of one shape; most stacks hold one. Either repacked, or left in the file: then a tile
  * is packed into a thread's own room each time it is needed, and the same kernels run over it. */
@@ -17,6 +15,7 @@ struct weft_weight {
     const uint8_t *data;   /* [matrices][tiles][tile_bytes]; NULL: left in the file */
     const uint8_t *source; /* [matrices][rows][row_bytes] in the file; NULL: repacked */
     cpu_pack_fn pack;
+    cpu_pack_four_fn pack_four; /* NULL: row by row */
     cpu_format format;
     size_t matrices, rows, columns;
     size_t tiles, tile_bytes; /* of one matrix */

@@ -1,4 +1,4 @@
-/* Packers: one row of one block type into its place in a tile (kernels.h). Private to weight.c, pack_codes.c. */
+/* Packers: one row of one block type into its place in a tile (kernels.h). Private to engine/cpu. */
 #ifndef WEFT_ENGINE_CPU_PACK_H
 #define WEFT_ENGINE_CPU_PACK_H
 
@@ -7,6 +7,11 @@
 /* `blocks` blocks of a row into lane r (0..15) of a tile. */
 typedef void (*cpu_pack_fn)(const uint8_t *row, size_t blocks, int r, uint8_t *tile);
 
+/* Four rows, row_bytes apart, into lanes r..r + 3 of a tile. */
+typedef void (*cpu_pack_four_fn)(const uint8_t *rows, size_t row_bytes, size_t blocks, int r, uint8_t *tile);
+
+void cpu_pack_four_q4_k(const uint8_t *rows, size_t row_bytes, size_t blocks, int r, uint8_t *tile);
+void cpu_pack_four_q6_k(const uint8_t *rows, size_t row_bytes, size_t blocks, int r, uint8_t *tile);
 void cpu_pack_q2_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile);
 void cpu_pack_q3_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile);
 void cpu_pack_iq4_nl(const uint8_t *in, size_t blocks, int r, uint8_t *tile);

@@ -10,7 +10,6 @@
  */
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/half.h"
-#include "engine/cpu/pack.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -168,11 +167,19 @@ static const struct {
     {WEFT_F32, CPU_F32, pack_f32, 0},
 };
 
+static cpu_pack_four_fn pack_four(weft_tensor_type type)
+{
+    return type == WEFT_Q4_K ? cpu_pack_four_q4_k : type == WEFT_Q6_K ? cpu_pack_four_q6_k : NULL;
+}
+
 void cpu_weight_pack_tile(const weft_weight *w, size_t matrix, size_t tile, uint8_t *out)
 {
     size_t first = tile * CPU_ROWS, rows = cpu_min(CPU_ROWS, w->rows - first);
     const uint8_t *row = w->source + (matrix * w->rows + first) * w->row_bytes;
-    for (size_t r = 0; r < rows; r++, row += w->row_bytes) w->pack(row, w->count, (int)r, out);
+    size_t r = 0;
+    for (; w->pack_four && r + 4 <= rows; r += 4)
+        w->pack_four(row + r * w->row_bytes, w->row_bytes, w->count, (int)r, out);
+    for (; r < rows; r++) w->pack(row + r * w->row_bytes, w->count, (int)r, out);
 }
 
 static void pack_item(void *context, uint32_t item, int thread)
@@ -205,6 +212,7 @@ static weft_status describe(weft_backend *b, const weft_tensor *t, weft_weight *
     *out = (weft_weight){.backend = b,
                          .source = t->data,
                          .pack = packers[k].pack,
+                         .pack_four = pack_four(t->type),
                          .format = packers[k].format,
                          .matrices = matrices,
                          .rows = rows,
