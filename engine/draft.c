@@ -136,6 +136,13 @@ static void learn(weft_draft *d, const int32_t *ids, int64_t n)
     d->guessed_at = -1;
 }
 
+static bool nothing_measured(const draft_cost *cost)
+{
+    for (size_t i = 1; i <= DRAFT_ROWS; i++)
+        if (cost->ns[i] != 0) return false;
+    return true;
+}
+
 /* A step of so many rows: measured, between two that were, or by rule of thumb. */
 static double cost_of(const draft_cost *cost, size_t rows)
 {
@@ -156,9 +163,7 @@ void draft_measured(draft_cost *cost, size_t rows, int64_t ns)
 {
     if (rows == 0 || rows > DRAFT_ROWS || ns <= 0) return;
     double expected = cost_of(cost, rows), seen = (double)ns;
-    bool first = true;
-    for (size_t i = 1; i <= DRAFT_ROWS; i++) first = first && cost->ns[i] == 0;
-    if (!first && seen > 2 * expected) seen = 2 * expected;
+    if (!nothing_measured(cost) && seen > 2 * expected) seen = 2 * expected;
     if (cost->ns[rows] == 0) {
         cost->ns[rows] = seen;
         return;
@@ -209,5 +214,7 @@ size_t draft_propose(weft_draft *d, const draft_cost *cost, const int32_t *ids, 
     if (room > WEFT_GUESSES) room = WEFT_GUESSES;
     if (rows + room > DRAFT_ROWS) room = rows < DRAFT_ROWS ? DRAFT_ROWS - rows : 0;
     if (d->most >= 0) return room < (size_t)d->most ? room : (size_t)d->most;
+    /* somebody waits for a process's first token, and what guesses cost here is not known yet */
+    if (nothing_measured(cost)) return 0;
     return best_number(d, cost, room, rows, tokens);
 }
