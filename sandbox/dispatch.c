@@ -44,6 +44,7 @@ typedef struct launcher {
     int sock, signals;
     sandbox_host host;
     uint64_t events;
+    bool called; /* a workload was asked for once */
     worker workers[MAX_WORKERS];
 } launcher;
 
@@ -231,10 +232,11 @@ static unsigned worker_free(const launcher *l)
     return i;
 }
 
-/* True if a worker should be started as soon as nothing else is to be done. */
+/* True if a worker should be started as soon as nothing else is to be done. Not before the first call:
+ * until then weft loads a model with all cores, and many runs call nothing. */
 static bool worker_wanted(const launcher *l)
 {
-    return l->host.verdict.usable && worker_free(l) < AHEAD_WORKERS;
+    return l->called && l->host.verdict.usable && worker_free(l) < AHEAD_WORKERS;
 }
 
 /* The worker that has been idle for longest, or a new one. */
@@ -293,6 +295,7 @@ static void reply_refusal(const launcher *l, int fd, const sandbox_fault *fault)
 static void call_assign(launcher *l, const int *fds, size_t n_fds)
 {
     const uint32_t ticket = TICKET_RUN;
+    l->called = true;
     if (!l->host.verdict.usable) {
         reply_refusal(l, fds[TICKET_FD_REPLY], &l->host.verdict.missing[0]);
         return;
