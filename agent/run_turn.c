@@ -215,6 +215,7 @@ static weft_status begin(weft_run *r, weft_turn **out, weft_error *err)
     const char *choice = weft_json_string(b, "tool_choice"), *think = weft_json_string(b, "think");
     weft_turn_options o = {.tools = r->offered, .n_tools = r->n_offered};
     o.think_budget = weft_json_int(b, "think_budget", 0);
+    o.in_thought = weft_dialect_in_thought(r->dialect, r->state.id, r->state.turn_from);
     o.think = think && strcmp(think, "on") == 0    ? WEFT_THINK_ON
               : think && strcmp(think, "off") == 0 ? WEFT_THINK_OFF
                                                    : WEFT_THINK_AUTO;

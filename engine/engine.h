@@ -257,7 +257,8 @@ weft_status weft_timeline_sample(const weft_timeline *timeline, const weft_sampl
 
 typedef struct weft_dialect weft_dialect;
 
-/* name NULL: chosen by architecture, vocabulary and chat template. Known: "qwen", "chatml".
+/* name NULL: chosen by architecture, vocabulary and chat template. Known: "qwen", "chatml", "dsv32",
+ * "dsv31", "dsv3".
  * WEFT_E_USAGE lists the known; WEFT_E_MODEL if the vocabulary lacks what it needs. */
 weft_status weft_dialect_open(weft_dialect **out, const weft_model *model, const char *name,
                               weft_error *err);
@@ -265,6 +266,10 @@ void weft_dialect_close(weft_dialect *dialect);
 const char *weft_dialect_name(const weft_dialect *dialect);
 /* True if the family has thinking tokens (<think>). */
 bool weft_dialect_thinks(const weft_dialect *dialect);
+
+/* True if the ids end with an open <think> that the generation prompt wrote: the turn behind them
+ * begins inside its thought (weft_turn_options). */
+bool weft_dialect_in_thought(const weft_dialect *dialect, const int32_t *ids, size_t n);
 
 /* Labelled text that a dialect writes: spans over one owned text. */
 typedef struct weft_script {
@@ -326,6 +331,7 @@ typedef struct weft_turn_options {
     weft_choice choice;
     const char *only; /* with REQUIRED: this tool; NULL: any */
     weft_think think;
+    bool in_thought;      /* the generation prompt opened the thought: weft_dialect_in_thought */
     int64_t think_budget; /* most tokens of thought; 0: no limit, but for REQUIRED, where prose
                                     before the call ends after WEFT_REQUIRED_PROSE tokens */
     bool unmasked;        /* the turn was sampled elsewhere: no mask, any id is accepted, and

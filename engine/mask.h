@@ -53,8 +53,10 @@ size_t weft_masker_forced_text(weft_masker *masker, const void *state, char *tex
 /* ---- mask_spell.c ---- */
 
 /* Where text is forced but may be cut into tokens in more than one way, the one token that the
- * tokenizer would write; -1: there is a choice to make. WEFT_E_MEMORY. */
+ * tokenizer would write; -1: there is a choice to make. sigil (may be NULL): the ids that the bytes 256
+ * - n_sigil and above stand for. WEFT_E_MEMORY. */
 weft_status weft_masker_spelling(weft_masker *masker, const weft_tokenizer *tokenizer,
-                                 const void *state, int32_t *out_id, weft_error *err);
+                                 const int32_t *sigil, size_t n_sigil, const void *state,
+                                 int32_t *out_id, weft_error *err);
 
 #endif

@@ -18,17 +18,33 @@
 /* Bytes looked ahead, and behind the choice that ends them; longer than the tokens it is about. */
 enum { FORCED_MAX = 96, BEHIND_MAX = 32 };
 
-/* The first token of the text's tokenisation, or -1 if that does not write the whole text. */
-static weft_status first_token(const weft_tokenizer *t, weft_text text, int32_t *out_id,
-                               weft_error *err)
+typedef struct speller {
+    const weft_tokenizer *tokenizer;
+    const int32_t *sigil; /* [n_sigil] */
+    size_t n_sigil;
+} speller;
+
+/* The id that a byte stands for by itself; -1: it is an ordinary byte. */
+static int32_t sigil_at(const speller *s, char byte)
+{
+    size_t first = 256 - s->n_sigil, at = (uint8_t)byte;
+    return s->sigil && at >= first ? s->sigil[at - first] : -1;
+}
+
+/* The first token of the text's tokenisation, or -1 if that does not write the whole text up to a
+ * sigil: there a token ends in any case. */
+static weft_status first_token(const speller *s, weft_text text, int32_t *out_id, weft_error *err)
 {
     int32_t *ids = NULL;
-    size_t n = 0, at = 0;
-    *out_id = -1;
-    weft_status status = weft_tokenizer_encode_on(t, text, &ids, &n, err);
+    size_t n = 0, at = 0, end = 0;
+    while (end < text.size && sigil_at(s, text.data[end]) < 0) end++;
+    *out_id = text.size && end == 0 ? sigil_at(s, text.data[0]) : -1;
+    if (end == 0) return WEFT_OK;
+    text.size = end;
+    weft_status status = weft_tokenizer_encode_on(s->tokenizer, text, &ids, &n, err);
     if (status) return status;
     for (size_t i = 0; i < n; i++) {
-        weft_text bytes = weft_tokenizer_bytes(t, ids[i], false);
+        weft_text bytes = weft_tokenizer_bytes(s->tokenizer, ids[i], false);
         bool writes = bytes.size <= text.size - at &&
                       memcmp(bytes.data, text.data + at, bytes.size) == 0;
         if (!writes) break;
@@ -40,22 +56,24 @@ static weft_status first_token(const weft_tokenizer *t, weft_text text, int32_t 
 }
 
 weft_status weft_masker_spelling(weft_masker *masker, const weft_tokenizer *tokenizer,
-                                 const void *state, int32_t *out_id, weft_error *err)
+                                 const int32_t *sigil, size_t n_sigil, const void *state,
+                                 int32_t *out_id, weft_error *err)
 {
     char text[FORCED_MAX + BEHIND_MAX];
     int32_t id = -1, other;
+    const speller s = {tokenizer, sigil, n_sigil};
     *out_id = -1;
     size_t n = weft_masker_forced_text(masker, state, text, 0, FORCED_MAX);
     if (n == SIZE_MAX) return weft_fail(err, WEFT_E_MEMORY, "spell a call: out of memory");
     if (n < 2) return WEFT_OK;
-    weft_status status = first_token(tokenizer, (weft_text){text, n}, &id, err);
+    weft_status status = first_token(&s, (weft_text){text, n}, &id, err);
     if (status || id < 0 || weft_tokenizer_bytes(tokenizer, id, false).size >= n) return status;
     for (unsigned byte = 0; byte < 256 && !status; byte++) {
         text[n] = (char)byte;
         size_t all = weft_masker_forced_text(masker, state, text, n + 1, n + BEHIND_MAX);
         if (all == SIZE_MAX) return weft_fail(err, WEFT_E_MEMORY, "spell a call: out of memory");
         if (all == 0) continue;
-        status = first_token(tokenizer, (weft_text){text, all}, &other, err);
+        status = first_token(&s, (weft_text){text, all}, &other, err);
         if (!status && other != id) return WEFT_OK;
     }
     if (!status) *out_id = id;

@@ -39,10 +39,12 @@ weft_status weft_turn_begin(weft_turn **out, weft_dialect *dialect,
     t->dialect = dialect;
     t->options = *options;
     t->forced = NOWHERE;
-    t->mark = t->object = SIZE_MAX;
+    t->mark = t->object = t->rehearsed = SIZE_MAX;
     weft_turn_state_begin(&t->state);
+    if (options->in_thought) t->state.phase = WEFT_PHASE_THINK;
     weft_status status = weft_plan_get(&t->plan, dialect, options, err);
-    if (!status) status = begin_stretch(t, WEFT_ANSWER, 0, 0, err);
+    weft_segment first = options->in_thought ? WEFT_THOUGHT : WEFT_ANSWER;
+    if (!status) status = begin_stretch(t, first, 0, 0, err);
     if (!status) {
         t->bits = malloc(weft_trie_words(dialect->trie) * sizeof *t->bits + 1);
         if (!t->bits) status = weft_fail(err, WEFT_E_MEMORY, "begin a turn: out of memory");
@@ -51,7 +53,8 @@ weft_status weft_turn_begin(weft_turn **out, weft_dialect *dialect,
         weft_turn_free(t);
         return status;
     }
-    if (options->think == WEFT_THINK_ON && !options->unmasked) t->forced = dialect->delimiter.think;
+    bool opens = options->think == WEFT_THINK_ON && t->plan->syntax == WEFT_SYNTAX_JSON;
+    if (opens && !options->unmasked) t->forced = dialect->delimiter.think;
     *out = t;
     return WEFT_OK;
 }
@@ -72,14 +75,26 @@ void weft_turn_free(weft_turn *t)
 
 /* ---- tokens ---- */
 
+/* The byte that stands for the token in the turn's text, 0 for other tokens. */
+static uint8_t sigil_of(const weft_dialect *dialect, int32_t id)
+{
+    for (size_t i = 0; i < WEFT_SIGILS; i++)
+        if (id >= 0 && dialect->delimiter.sigil[i] == id) return (uint8_t)(WEFT_SIGIL_FIRST + i);
+    return 0;
+}
+
 static bool is_delimiter(const weft_turn *t, int32_t id)
 {
     const weft_delimiters *d = &t->dialect->delimiter;
-    return id == d->think || id == d->end_think || id == d->call || id == d->end_call;
+    return id == d->think || id == d->end_think || id == d->call || id == d->end_call ||
+           sigil_of(t->dialect, id);
 }
 
 static weft_text bytes_of(const weft_turn *t, int32_t id)
 {
+    static const char sigils[] = S_CALLS_END S_CALL_END S_SEP S_CALL S_CALLS S_DSML;
+    uint8_t sigil = sigil_of(t->dialect, id);
+    if (sigil) return (weft_text){&sigils[sigil - WEFT_SIGIL_FIRST], 1};
     return weft_tokenizer_bytes(t->dialect->tokenizer, id, is_delimiter(t, id));
 }
 
@@ -97,7 +112,8 @@ static bool delimiter_fits(const weft_turn *t, int32_t id)
     weft_turn_state state = t->state;
     if (id == d->think) return may_think(t) && weft_turn_state_think(t->plan, &state, true);
     if (id == d->end_think) return weft_turn_state_think(t->plan, &state, false);
-    if (state.phase == WEFT_PHASE_BODY || (id == d->end_call && state.phase == WEFT_PHASE_PROSE))
+    bool tag = id == d->call || id == d->end_call;
+    if ((tag && state.phase == WEFT_PHASE_BODY) || (id == d->end_call && state.phase == WEFT_PHASE_PROSE))
         return false;
     weft_text bytes = bytes_of(t, id);
     unsigned events;
@@ -136,11 +152,13 @@ static bool find_only(weft_turn *t, int32_t *out)
     weft_error ignored;
     *out = t->forced;
     if (t->forced >= 0) return true;
-    if (weft_masker_spelling(t->plan->masker, t->dialect->tokenizer, &t->state, out, &ignored))
+    bool sigils = t->plan->syntax != WEFT_SYNTAX_JSON;
+    if (weft_masker_spelling(t->plan->masker, t->dialect->tokenizer, sigils ? d->sigil : NULL,
+                             sigils ? WEFT_SIGILS : 0, &t->state, out, &ignored))
         return false;
     for (size_t i = 0; *out >= 0 && i < sizeof special / sizeof *special; i++)
         if (special[i] >= 0 && delimiter_fits(t, special[i])) *out = -1;
-    if (*out >= 0 && !weft_trie_has(t->dialect->trie, *out)) *out = -1;
+    if (*out >= 0 && !weft_trie_has(t->dialect->trie, *out) && !sigil_of(t->dialect, *out)) *out = -1;
     return true;
 }
 
@@ -160,6 +178,8 @@ static bool compute_mask(weft_turn *t)
         const int32_t special[] = {d->think, d->end_think, d->call, d->end_call};
         for (size_t i = 0; i < sizeof special / sizeof *special; i++)
             if (special[i] >= 0 && delimiter_fits(t, special[i])) allow(t, special[i]);
+        for (size_t i = 0; i < WEFT_SIGILS; i++)
+            if (d->sigil[i] >= 0 && delimiter_fits(t, d->sigil[i])) allow(t, d->sigil[i]);
         if (weft_turn_state_may_end(t->plan, &t->state)) allow_ends(t);
     }
     t->mask = (weft_mask){t->bits, count_bits(t->bits, words)};
@@ -244,11 +264,15 @@ static weft_status feed_byte(weft_turn *t, uint8_t byte, weft_error *err)
     return status;
 }
 
-static weft_status feed_bytes(weft_turn *t, weft_text bytes, weft_error *err)
+static weft_status feed_bytes(weft_turn *t, weft_text bytes, bool is_sigil, weft_error *err)
 {
     weft_status status = WEFT_OK;
-    for (size_t i = 0; i < bytes.size && !status; i++)
-        status = feed_byte(t, (uint8_t)bytes.data[i], err);
+    bool sigils = t->plan->syntax != WEFT_SYNTAX_JSON && !is_sigil;
+    for (size_t i = 0; i < bytes.size && !status; i++) {
+        uint8_t byte = (uint8_t)bytes.data[i];
+        if (sigils && byte >= WEFT_SIGIL_FIRST) byte = WEFT_NO_SIGIL;
+        status = feed_byte(t, byte, err);
+    }
     return status ? status : weft_buffer_ok(&t->text, err);
 }
 
@@ -257,7 +281,12 @@ static weft_status feed_think(weft_turn *t, bool open, weft_text bytes, weft_err
     size_t at = t->text.size;
     weft_buffer_append(&t->text, bytes.data, bytes.size);
     if (open) return begin_stretch(t, WEFT_THOUGHT, at, t->text.size, err);
-    last_stretch(t)->body_to = at;
+    weft_stretch *last = last_stretch(t);
+    if (last->segment == WEFT_CALL) { /* calls inside the thought were rehearsed there */
+        last->segment = WEFT_THOUGHT;
+        t->rehearsed = t->n_stretch - 1;
+    }
+    last->body_to = at;
     return begin_stretch(t, WEFT_ANSWER, t->text.size, t->text.size, err);
 }
 
@@ -272,7 +301,7 @@ static weft_status feed(weft_turn *t, int32_t id, weft_error *err)
     if (tag && t->plan->unmasked && t->state.phase == WEFT_PHASE_BODY &&
         t->state.form == WEFT_FORM_TAG) /* the token is a delimiter even inside an open string */
         t->state.quoted = t->state.escaped = t->state.marks = 0;
-    return feed_bytes(t, bytes, err);
+    return feed_bytes(t, bytes, sigil_of(t->dialect, id) != 0, err);
 }
 
 /* Counts the token and applies what hangs on counts. */
@@ -292,7 +321,7 @@ static weft_status apply_budget(weft_turn *t, uint8_t phase_before, weft_error *
     bool used_up =
         budget > 0 ? t->n_prose + t->n_thought >= budget : t->n_prose >= WEFT_REQUIRED_PROSE;
     if (!used_up || t->state.must) return WEFT_OK;
-    weft_turn_state_demand(&t->state);
+    weft_turn_state_demand(t->plan, &t->state);
     if (t->state.phase == WEFT_PHASE_LEAD)
         return begin_stretch(t, WEFT_CALL, t->mark, t->text.size, err);
     return WEFT_OK;
@@ -300,14 +329,28 @@ static weft_status apply_budget(weft_turn *t, uint8_t phase_before, weft_error *
 
 /* ---- what becomes visible ---- */
 
-void weft_turn_clean(const char *bytes, size_t n, weft_buffer *out)
+/* The first byte that cannot be copied as it is; n if none. */
+static size_t first_special(const weft_dialect *dialect, const char *bytes, size_t n)
+{
+    bool sigils = dialect->family->syntax != WEFT_SYNTAX_JSON;
+    for (size_t i = 0; i < n; i++)
+        if (!bytes[i] || (sigils && (uint8_t)bytes[i] >= WEFT_SIGIL_FIRST)) return i;
+    return n;
+}
+
+void weft_turn_clean(const weft_dialect *dialect, const char *bytes, size_t n, weft_buffer *out)
 {
     while (n) {
-        const char *nul = memchr(bytes, 0, n);
-        size_t piece = nul ? (size_t)(nul - bytes) : n;
+        size_t piece = first_special(dialect, bytes, n);
         weft_utf8_scrub(bytes, piece, out);
-        if (!nul) return;
-        weft_buffer_puts(out, "\xef\xbf\xbd");
+        if (piece == n) return;
+        if (bytes[piece]) {
+            int32_t id = dialect->delimiter.sigil[(uint8_t)bytes[piece] - WEFT_SIGIL_FIRST];
+            weft_text text = weft_tokenizer_bytes(dialect->tokenizer, id, true);
+            weft_buffer_append(out, text.data, text.size);
+        } else {
+            weft_buffer_puts(out, "\xef\xbf\xbd");
+        }
         bytes += piece + 1;
         n -= piece + 1;
     }
@@ -320,6 +363,7 @@ static size_t whole_characters(const char *bytes, size_t n)
         uint8_t byte = (uint8_t)bytes[n - back];
         if (byte < 0x80) break;
         if (byte < 0xc0) continue;
+        if (byte >= 0xf8) break;
         size_t want = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
         return want > back ? n - back : n;
     }
@@ -358,7 +402,7 @@ static void bring_out(weft_turn *t, weft_turn_delta *out)
             t->stretch[t->shown_stretch].body_from = ++t->shown;
         if (t->shown < end) {
             out->segment = visible_label(t, s);
-            weft_turn_clean(t->text.data + t->shown, end - t->shown, &t->delta);
+            weft_turn_clean(t->dialect, t->text.data + t->shown, end - t->shown, &t->delta);
             t->shown = end;
             return;
         }

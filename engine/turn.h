@@ -50,9 +50,17 @@ typedef struct weft_turn_state {
     uint8_t quoted, escaped;     /* BODY, unmasked */
     uint16_t low, high, name_at; /* PROSE, object: names [low, high) agree in name_at bytes */
     uint16_t nesting;            /* BODY, unmasked */
-    weft_grammar_state grammar;  /* BODY, masked */
+    /* DeepSeek's dialects, turn_dsml.c: */
+    uint8_t place;    /* BODY: where the call stands */
+    uint8_t open;     /* PROSE: '<', or '/' behind one, if that stands last */
+    uint8_t closable; /* BODY: a value that may be whole, or what stands of its closer */
+    uint8_t dead;     /* BODY: only that closer can go on */
+    uint8_t thought;  /* BODY: the calls began inside a thought */
+    uint8_t unused[3];
+    weft_grammar_state grammar; /* BODY, masked */
+    weft_grammar_state before;  /* turn_dsml.c: before what may be the closer */
 } weft_turn_state;
-_Static_assert(offsetof(weft_turn_state, grammar) == 20,
+_Static_assert(offsetof(weft_turn_state, grammar) == 28,
                "hashed and compared as bytes: no padding");
 
 /* What a byte brought about. */
@@ -80,6 +88,7 @@ typedef struct weft_plan {
     size_t n;
     weft_choice choice;
     bool unmasked;
+    weft_syntax syntax; /* the dialect's */
 
     weft_grammar *grammar;     /* masked, with tools */
     weft_grammar_state *entry; /* [n] after {"name": "NAME" */
@@ -91,6 +100,28 @@ weft_status weft_plan_get(weft_plan **out, weft_dialect *dialect, const weft_tur
                           weft_error *err);
 void weft_plan_release(weft_plan *plan);
 
+/* Narrows the state's range of names to those with this byte next; false if none is left. */
+bool weft_plan_narrow(const weft_plan *plan, weft_turn_state *state, uint8_t byte);
+
+/* ---- DeepSeek's dialects ---- */
+
+/* In a turn's text a control token that writes calls is one byte that UTF-8 never has. Where an
+ * ordinary token has such a byte, WEFT_NO_SIGIL stands for it. */
+#define S_DSML "\xff"
+#define S_CALLS "\xfe"
+#define S_CALL "\xfd"
+#define S_SEP "\xfc"
+#define S_CALL_END "\xfb"
+#define S_CALLS_END "\xfa"
+enum { WEFT_SIGIL_FIRST = 0xfa, WEFT_NO_SIGIL = 0xf9 };
+
+bool weft_dsml_step(const weft_plan *plan, weft_turn_state *state, uint8_t byte, unsigned *events);
+bool weft_dsml_may_end(const weft_plan *plan, const weft_turn_state *state);
+void weft_dsml_demand(weft_turn_state *state);
+bool weft_dsml_think(const weft_plan *plan, weft_turn_state *state, bool open);
+
+/* ---- the automaton ---- */
+
 void weft_turn_state_begin(weft_turn_state *state);
 /* False: the byte cannot follow; the state is then garbage. */
 bool weft_turn_state_step(const weft_plan *plan, weft_turn_state *state, uint8_t byte,
@@ -100,7 +131,7 @@ bool weft_turn_state_open(const weft_turn_state *state);
 /* Whether the turn may end here. */
 bool weft_turn_state_may_end(const weft_plan *plan, const weft_turn_state *state);
 /* From here on only an opener may come. */
-void weft_turn_state_demand(weft_turn_state *state);
+void weft_turn_state_demand(const weft_plan *plan, weft_turn_state *state);
 /* The delimiter tokens <think> and </think>. */
 bool weft_turn_state_think(const weft_plan *plan, weft_turn_state *state, bool open);
 weft_machine weft_turn_machine(const weft_plan *plan);
@@ -128,6 +159,7 @@ struct weft_turn {
     weft_stretch *stretch;
     size_t n_stretch, stretch_capacity;
     size_t mark, object; /* offsets of the last events */
+    size_t rehearsed;    /* the stretch of a thought that holds calls; SIZE_MAX: none */
 
     int64_t n_thought, n_prose; /* tokens */
     int32_t forced;             /* the only id that may come; -1 */
@@ -141,15 +173,27 @@ struct weft_turn {
     weft_turn_result result;
     weft_turn_segment *segment;
     weft_turn_call *call;
+    size_t call_capacity;
 };
 
-/* Appends the bytes as a C string's text: UTF-8, each invalid byte and NUL as U+FFFD. */
-void weft_turn_clean(const char *bytes, size_t n, weft_buffer *out);
+/* Appends the bytes as a C string's text: UTF-8, sigils as their tokens' texts, each invalid byte and
+ * NUL as U+FFFD. */
+void weft_turn_clean(const weft_dialect *dialect, const char *bytes, size_t n, weft_buffer *out);
 /* Fills turn->result from the stretches: segments and parsed calls (turn_result.c). */
 weft_status weft_turn_conclude(weft_turn *turn, weft_error *err);
 void weft_turn_result_free(weft_turn *turn);
 /* Reads one call's JSON (turn_call.c). cut: the turn broke off inside it. */
 weft_status weft_turn_read_call(const weft_plan *plan, const char *body, size_t n, bool cut,
                                 weft_turn_call *out, weft_error *err);
+/* "The tools are: ..." (turn_call.c). */
+void weft_turn_say_tools(const weft_plan *plan, weft_buffer *words);
+bool weft_turn_is_offered(const weft_plan *plan, const char *name);
+/* Appends a call to the turn's, to be filled in; NULL: out of memory. */
+weft_turn_call *weft_turn_add_call(weft_turn *turn);
+/* Reads a region of calls in DeepSeek's formats: appends them to the turn's (turn_dsml_read.c). */
+weft_status weft_dsml_read(weft_turn *turn, const char *text, size_t n, bool cut, weft_error *err);
+/* One call with these words, for a region that is not to be read. */
+weft_status weft_dsml_refuse(weft_turn *turn, const char *text, size_t n, const char *words,
+                             weft_error *err);
 
 #endif

@@ -10,7 +10,7 @@
 
 enum { NAMES_SHOWN = 40 };
 
-static void say_tools(const weft_plan *plan, weft_buffer *words)
+void weft_turn_say_tools(const weft_plan *plan, weft_buffer *words)
 {
     weft_buffer_puts(words, plan->n ? "The tools are: " : "No tool can be called now.");
     for (size_t i = 0; i < plan->n && i < NAMES_SHOWN; i++)
@@ -19,7 +19,7 @@ static void say_tools(const weft_plan *plan, weft_buffer *words)
     if (plan->n) weft_buffer_putc(words, '.');
 }
 
-static bool is_offered(const weft_plan *plan, const char *name)
+bool weft_turn_is_offered(const weft_plan *plan, const char *name)
 {
     for (size_t i = 0; i < plan->n; i++)
         if (strcmp(plan->name[i], name) == 0) return true;
@@ -63,14 +63,14 @@ static void read_object(const weft_plan *plan, const cJSON *call, weft_turn_call
     const char *name = weft_json_string(call, "name");
     if (!cJSON_IsObject(call) || !name || !*name) {
         weft_buffer_puts(words, "The call names no tool. Write " SHAPE ". ");
-        say_tools(plan, words);
+        weft_turn_say_tools(plan, words);
         return;
     }
     out->name = strdup(name);
     if (!out->name) words->failed = true;
-    if (!is_offered(plan, name)) {
+    if (!weft_turn_is_offered(plan, name)) {
         weft_buffer_printf(words, "There is no tool \"%s\". ", name);
-        say_tools(plan, words);
+        weft_turn_say_tools(plan, words);
         return;
     }
     out->arguments = read_arguments(call, words);

@@ -85,7 +85,7 @@ static weft_status find_entries(weft_plan *plan, weft_error *err)
     return status;
 }
 
-static weft_status plan_new(weft_plan **out, const weft_trie *trie, const weft_turn_options *o,
+static weft_status plan_new(weft_plan **out, const weft_dialect *dialect, const weft_turn_options *o,
                             const weft_turn_tool *tools, size_t n, weft_error *err)
 {
     weft_status status = WEFT_OK;
@@ -93,6 +93,7 @@ static weft_status plan_new(weft_plan **out, const weft_trie *trie, const weft_t
     if (!plan) return weft_fail(err, WEFT_E_MEMORY, "prepare calls: out of memory");
     plan->choice = o->choice;
     plan->unmasked = o->unmasked;
+    plan->syntax = dialect->family->syntax;
     plan->n = n;
     plan->name = calloc(n ? n : 1, sizeof *plan->name);
     plan->schema = calloc(n ? n : 1, sizeof *plan->schema);
@@ -113,7 +114,7 @@ static weft_status plan_new(weft_plan **out, const weft_trie *trie, const weft_t
         weft_turn_state middle; /* of a line of prose */
         weft_turn_state_begin(&middle);
         middle.line = 0;
-        status = weft_masker_new(&plan->masker, trie, &machine, &middle, err);
+        status = weft_masker_new(&plan->masker, dialect->trie, &machine, &middle, err);
     }
     if (status) {
         plan_free(plan);
@@ -145,21 +146,40 @@ static void trim(weft_dialect *dialect)
     }
 }
 
+static bool is_delimiter(const weft_dialect *d, int32_t id)
+{
+    const weft_delimiters *x = &d->delimiter;
+    return id == x->think || id == x->end_think || id == x->call || id == x->end_call ||
+           id == x->response || id == x->end_response;
+}
+
+/* Whether the token's bytes would be read as a sigil's. */
+static bool has_sigil(const weft_dialect *d, int32_t id)
+{
+    weft_text bytes = weft_tokenizer_bytes(d->tokenizer, id, false);
+    for (size_t i = 0; d->family->syntax != WEFT_SYNTAX_JSON && i < bytes.size; i++)
+        if ((uint8_t)bytes.data[i] >= WEFT_SIGIL_FIRST) return true;
+    return false;
+}
+
 /* What turns need of the vocabulary. */
 static weft_status need_trie(weft_dialect *d, weft_error *err)
 {
-    size_t n_vocab = weft_tokenizer_size(d->tokenizer), n = 0;
+    size_t n_vocab = weft_tokenizer_size(d->tokenizer), n_skip = 0;
     if (d->trie) return WEFT_OK;
-    for (size_t i = 0; i < n_vocab; i++) n += weft_tokenizer_is_end(d->tokenizer, (int32_t)i);
+    int32_t *skip = malloc((n_vocab + 1) * sizeof *skip);
     free(d->ends);
     d->n_ends = 0;
-    d->ends = malloc((n ? n : 1) * sizeof *d->ends);
-    if (!d->ends) return weft_fail(err, WEFT_E_MEMORY, "index the vocabulary: out of memory");
-    for (size_t i = 0; i < n_vocab; i++)
-        if (weft_tokenizer_is_end(d->tokenizer, (int32_t)i)) d->ends[d->n_ends++] = (int32_t)i;
-    int32_t skip[] = {d->delimiter.think,    d->delimiter.end_think, d->delimiter.call,
-                      d->delimiter.end_call, d->delimiter.response,  d->delimiter.end_response};
-    return weft_trie_new(&d->trie, d->tokenizer, skip, sizeof skip / sizeof *skip, err);
+    d->ends = malloc((n_vocab + 1) * sizeof *d->ends);
+    weft_status status = skip && d->ends ? WEFT_OK : WEFT_E_MEMORY;
+    if (status) weft_fail(err, status, "index the vocabulary: out of memory");
+    for (int32_t id = 0; !status && (size_t)id < n_vocab; id++) {
+        if (weft_tokenizer_is_end(d->tokenizer, id)) d->ends[d->n_ends++] = id;
+        if (is_delimiter(d, id) || has_sigil(d, id)) skip[n_skip++] = id;
+    }
+    if (!status) status = weft_trie_new(&d->trie, d->tokenizer, skip, n_skip, err);
+    free(skip);
+    return status;
 }
 
 weft_status weft_plan_get(weft_plan **out, weft_dialect *dialect, const weft_turn_options *options,
@@ -177,7 +197,7 @@ weft_status weft_plan_get(weft_plan **out, weft_dialect *dialect, const weft_tur
             *link = plan->next;
             break;
         }
-    if (!plan) status = plan_new(&plan, dialect->trie, options, tools, n, err);
+    if (!plan) status = plan_new(&plan, dialect, options, tools, n, err);
     free(tools);
     if (status) return status;
     plan->next = dialect->plans;

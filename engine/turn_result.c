@@ -46,7 +46,7 @@ static span body_of(const weft_turn *t, size_t index)
 static char *clean_copy(const weft_turn *t, span s)
 {
     weft_buffer out = WEFT_BUFFER_INIT;
-    if (s.to > s.from) weft_turn_clean(t->text.data + s.from, s.to - s.from, &out);
+    if (s.to > s.from) weft_turn_clean(t->dialect, t->text.data + s.from, s.to - s.from, &out);
     if (out.failed) {
         weft_buffer_free(&out);
         return NULL;
@@ -71,6 +71,7 @@ static size_t token_at(const weft_turn *t, size_t offset)
 
 static bool has_calls(const weft_turn *t)
 {
+    if (t->rehearsed != SIZE_MAX) return true;
     for (size_t i = 0; i < t->n_stretch; i++)
         if (t->stretch[i].segment == WEFT_CALL) return true;
     return false;
@@ -122,13 +123,49 @@ static weft_status make_segments(weft_turn *t, weft_error *err)
     return status;
 }
 
+weft_turn_call *weft_turn_add_call(weft_turn *t)
+{
+    if (t->result.n_call == t->call_capacity) {
+        size_t more = t->call_capacity ? 2 * t->call_capacity : 4;
+        weft_turn_call *grown = realloc(t->call, more * sizeof *grown);
+        if (!grown) return NULL;
+        t->call = grown;
+        t->call_capacity = more;
+    }
+    weft_turn_call *call = &t->call[t->result.n_call++];
+    *call = (weft_turn_call){0};
+    return call;
+}
+
+/* DeepSeek's formats: a region each. One inside a thought that was closed behind it was a rehearsal if
+ * calls follow; if none do, the model may believe that it made them. */
+static weft_status make_dsml_calls(weft_turn *t, weft_error *err)
+{
+    bool called = false;
+    weft_status status = WEFT_OK;
+    for (size_t i = 0; i < t->n_stretch && !status; i++) {
+        if (t->stretch[i].segment != WEFT_CALL) continue;
+        span all = whole(t, i);
+        called = true;
+        status = weft_dsml_read(t, t->text.data + all.from, all.to - all.from, !t->ended, err);
+    }
+    if (status || called || t->rehearsed == SIZE_MAX) return status;
+    span all = whole(t, t->rehearsed);
+    return weft_dsml_refuse(t, t->text.data + all.from, all.to - all.from,
+                            "The call stood inside the thought and was not run. End the thought "
+                            "with </think>, then write the call.",
+                            err);
+}
+
 static weft_status make_calls(weft_turn *t, weft_error *err)
 {
+    if (t->plan->syntax != WEFT_SYNTAX_JSON) return make_dsml_calls(t, err);
     for (size_t i = 0; i < t->n_stretch; i++) {
         const weft_stretch *s = &t->stretch[i];
         if (s->segment != WEFT_CALL) continue;
         span body = body_of(t, i);
-        weft_turn_call *call = &t->call[t->result.n_call++];
+        weft_turn_call *call = weft_turn_add_call(t);
+        if (!call) return weft_fail(err, WEFT_E_MEMORY, "conclude the turn: out of memory");
         char *raw = clean_copy(t, body);
         if (!raw) return weft_fail(err, WEFT_E_MEMORY, "conclude the turn: out of memory");
         call->raw = raw;
@@ -144,8 +181,7 @@ weft_status weft_turn_conclude(weft_turn *t, weft_error *err)
 {
     weft_turn_result_free(t);
     t->segment = calloc(t->n_stretch + 1, sizeof *t->segment);
-    t->call = calloc(t->n_stretch, sizeof *t->call);
-    weft_status status = t->segment && t->call ? WEFT_OK : WEFT_E_MEMORY;
+    weft_status status = t->segment ? WEFT_OK : WEFT_E_MEMORY;
     if (status) weft_fail(err, status, "conclude the turn: out of memory");
     if (!status) status = make_segments(t, err);
     if (!status) status = make_calls(t, err);
@@ -172,5 +208,6 @@ void weft_turn_result_free(weft_turn *t)
     free(t->call);
     t->segment = NULL;
     t->call = NULL;
+    t->call_capacity = 0;
     t->result = (weft_turn_result){0};
 }

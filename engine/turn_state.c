@@ -166,8 +166,7 @@ static bool body(const weft_plan *plan, weft_turn_state *s, uint8_t byte, unsign
 
 /* ---- prose ---- */
 
-/* Narrows the range of names to those with this byte next. */
-static bool narrow(const weft_plan *plan, weft_turn_state *s, uint8_t byte)
+bool weft_plan_narrow(const weft_plan *plan, weft_turn_state *s, uint8_t byte)
 {
     while (s->low < s->high && (uint8_t)plan->name[s->low][s->name_at] < byte) s->low++;
     uint16_t end = s->low;
@@ -205,7 +204,7 @@ static bool object(const weft_plan *plan, weft_turn_state *s, uint8_t byte, unsi
     if (waits && is_blank(byte)) return !s->must || s->line++ < NEWLINES_MAX;
     if (s->object == OBJECT_NAME) {
         if (byte == '"') return name_complete(plan, s, events, refused);
-        return byte >= ' ' && narrow(plan, s, byte);
+        return byte >= ' ' && weft_plan_narrow(plan, s, byte);
     }
     uint8_t want = s->object == OBJECT_COLON ? ':'
                    : waits                   ? '"'
@@ -338,6 +337,7 @@ static bool between(const weft_plan *plan, weft_turn_state *s, uint8_t byte, uns
 
 bool weft_turn_state_step(const weft_plan *plan, weft_turn_state *s, uint8_t byte, unsigned *events)
 {
+    if (plan->syntax != WEFT_SYNTAX_JSON) return weft_dsml_step(plan, s, byte, events);
     switch ((weft_phase)s->phase) {
     case WEFT_PHASE_PROSE: return prose(plan, s, byte, events);
     case WEFT_PHASE_THINK: return true;
@@ -350,12 +350,13 @@ bool weft_turn_state_step(const weft_plan *plan, weft_turn_state *s, uint8_t byt
 
 bool weft_turn_state_open(const weft_turn_state *s)
 {
-    return s->marks || s->object || s->opened;
+    return s->marks || s->object || s->opened || s->open;
 }
 
 bool weft_turn_state_may_end(const weft_plan *plan, const weft_turn_state *s)
 {
     if (plan->unmasked) return true;
+    if (plan->syntax != WEFT_SYNTAX_JSON) return weft_dsml_may_end(plan, s);
     switch ((weft_phase)s->phase) {
     case WEFT_PHASE_PROSE:
     case WEFT_PHASE_THINK: return plan->choice != WEFT_CHOICE_REQUIRED;
@@ -364,10 +365,12 @@ bool weft_turn_state_may_end(const weft_plan *plan, const weft_turn_state *s)
     }
 }
 
-void weft_turn_state_demand(weft_turn_state *s)
+void weft_turn_state_demand(const weft_plan *plan, weft_turn_state *s)
 {
     if (s->phase != WEFT_PHASE_PROSE) return;
-    if (s->object || s->marks) {
+    if (plan->syntax != WEFT_SYNTAX_JSON) {
+        weft_dsml_demand(s);
+    } else if (s->object || s->marks) {
         s->must = 1;
     } else if (s->opened) {
         /* the opener's line stands, so the opener is complete but for its object */
@@ -385,6 +388,7 @@ void weft_turn_state_demand(weft_turn_state *s)
 
 bool weft_turn_state_think(const weft_plan *plan, weft_turn_state *s, bool open)
 {
+    if (plan->syntax != WEFT_SYNTAX_JSON) return weft_dsml_think(plan, s, open);
     if (s->phase != (open ? WEFT_PHASE_PROSE : WEFT_PHASE_THINK) || s->must) return false;
     weft_turn_state_begin(s);
     if (open) s->phase = WEFT_PHASE_THINK;
@@ -412,6 +416,7 @@ static uint64_t machine_hash(const void *state)
     for (size_t i = 0; i < offsetof(weft_turn_state, grammar); i++)
         h = (h ^ bytes[i]) * 0x100000001b3;
     if (s->phase == WEFT_PHASE_BODY) h ^= weft_grammar_state_hash(&s->grammar);
+    if (s->before.depth) h = h * 31 ^ weft_grammar_state_hash(&s->before);
     return h ^ h >> 29;
 }
 
@@ -419,7 +424,8 @@ static bool machine_equal(const void *a, const void *b)
 {
     const weft_turn_state *x = a, *y = b;
     if (memcmp(x, y, offsetof(weft_turn_state, grammar)) != 0) return false;
-    return x->phase != WEFT_PHASE_BODY || weft_grammar_state_equal(&x->grammar, &y->grammar);
+    return x->phase != WEFT_PHASE_BODY || (weft_grammar_state_equal(&x->grammar, &y->grammar) &&
+                                           weft_grammar_state_equal(&x->before, &y->before));
 }
 
 weft_machine weft_turn_machine(const weft_plan *plan)

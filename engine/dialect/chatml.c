@@ -295,5 +295,5 @@ static bool fits_chatml(const weft_tokenizer *tokenizer, const char *architectur
 
 static const char *const needs[] = {START, END, NULL};
 
-const weft_family weft_family_qwen = {"qwen", needs, fits_qwen, render, begin, results, user};
-const weft_family weft_family_chatml = {"chatml", needs, fits_chatml, render, begin, results, user};
+const weft_family weft_family_qwen = {"qwen", WEFT_SYNTAX_JSON, needs, fits_qwen, render, begin, results, user};
+const weft_family weft_family_chatml = {"chatml", WEFT_SYNTAX_JSON, needs, fits_chatml, render, begin, results, user};

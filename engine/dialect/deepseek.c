@@ -330,5 +330,5 @@ static const char *const needs_v31[] = {BOS,         EOS,       USER,       ASSI
                                         CALLS_BEGIN, "<think>", "</think>", NULL};
 static const char *const needs_v3[] = {BOS, EOS, USER, ASSISTANT, SEP, CALLS_BEGIN, NULL};
 
-const weft_family weft_family_dsv31 = {"dsv31", needs_v31, fits_v31, render, begin, results, user};
-const weft_family weft_family_dsv3 = {"dsv3", needs_v3, fits_v3, render, begin, results, user};
+const weft_family weft_family_dsv31 = {"dsv31", WEFT_SYNTAX_V31, needs_v31, fits_v31, render, begin, results, user};
+const weft_family weft_family_dsv3 = {"dsv3", WEFT_SYNTAX_V3, needs_v3, fits_v3, render, begin, results, user};

@@ -88,13 +88,22 @@ static weft_status read_variant(const char *source, weft_variant *v, weft_error 
     return read_default_system(source, &v->default_system, err);
 }
 
-static weft_delimiters find_delimiters(const weft_tokenizer *t)
+static weft_delimiters find_delimiters(const weft_tokenizer *t, const weft_family *family)
 {
-    weft_delimiters d = {
-        weft_tokenizer_find(t, "<think>"),         weft_tokenizer_find(t, "</think>"),
-        weft_tokenizer_find(t, "<tool_call>"),     weft_tokenizer_find(t, "</tool_call>"),
-        weft_tokenizer_find(t, "<tool_response>"), weft_tokenizer_find(t, "</tool_response>")};
+    static const char *const sigils[WEFT_SIGILS] = {
+        "<｜tool▁calls▁end｜>",  "<｜tool▁call▁end｜>",    "<｜tool▁sep｜>",
+        "<｜tool▁call▁begin｜>", "<｜tool▁calls▁begin｜>", "｜DSML｜"};
+    weft_delimiters d = {weft_tokenizer_find(t, "<think>"), weft_tokenizer_find(t, "</think>"),
+                         -1, -1, -1, -1, {-1, -1, -1, -1, -1, -1}};
     if (d.think < 0 || d.end_think < 0) d.think = d.end_think = -1;
+    if (family->syntax == WEFT_SYNTAX_JSON) {
+        d.call = weft_tokenizer_find(t, "<tool_call>");
+        d.end_call = weft_tokenizer_find(t, "</tool_call>");
+        d.response = weft_tokenizer_find(t, "<tool_response>");
+        d.end_response = weft_tokenizer_find(t, "</tool_response>");
+    } else {
+        for (size_t i = 0; i < WEFT_SIGILS; i++) d.sigil[i] = weft_tokenizer_find(t, sigils[i]);
+    }
     return d;
 }
 
@@ -115,7 +124,7 @@ weft_status weft_dialect_new(weft_dialect **out, const weft_tokenizer *tokenizer
     if (!d) return weft_fail(err, WEFT_E_MEMORY, "open the dialect: out of memory");
     d->family = family;
     d->tokenizer = tokenizer;
-    d->delimiter = find_delimiters(tokenizer);
+    d->delimiter = find_delimiters(tokenizer, family);
     d->variant.writes_tools = family == &weft_family_qwen;
     status = read_variant(chat_template, &d->variant, err);
     if (status) {
@@ -144,6 +153,19 @@ const char *weft_dialect_name(const weft_dialect *dialect)
 bool weft_dialect_thinks(const weft_dialect *dialect)
 {
     return dialect->delimiter.think >= 0;
+}
+
+bool weft_dialect_in_thought(const weft_dialect *dialect, const int32_t *ids, size_t n)
+{
+    enum { BEHIND = 2 }; /* tokens that may stand behind <think>: a newline */
+    int32_t think = dialect->delimiter.think;
+    if (think < 0 || dialect->family->syntax == WEFT_SYNTAX_JSON) return false;
+    for (size_t i = n; i-- > 0 && n - i <= BEHIND;) {
+        if (ids[i] == think) return true;
+        weft_text bytes = weft_tokenizer_bytes(dialect->tokenizer, ids[i], false);
+        if (bytes.size != 1 || bytes.data[0] != '\n') return false;
+    }
+    return false;
 }
 
 weft_status weft_dialect_render(const weft_dialect *dialect, const cJSON *request, weft_script *out,

@@ -32,8 +32,17 @@ typedef struct weft_variant {
     weft_history history;
 } weft_variant;
 
+/* How a family's calls are written; the automata of turns know them by it. */
+typedef enum weft_syntax {
+    WEFT_SYNTAX_JSON, /* {"name": ..., "arguments": ...} behind an opener: turn_state.c */
+    WEFT_SYNTAX_DSML, /* DeepSeek V3.2: turn_dsml.c, as are the next two */
+    WEFT_SYNTAX_V31,
+    WEFT_SYNTAX_V3
+} weft_syntax;
+
 typedef struct weft_family {
     const char *name;
+    weft_syntax syntax;
     const char *const *needs; /* tokens it cannot do without; NULL ends them */
     bool (*fits)(const weft_tokenizer *tokenizer, const char *architecture,
                  const char *chat_template);
@@ -55,8 +64,10 @@ extern const weft_family weft_family_dsv31;  /* deepseek.c */
 extern const weft_family weft_family_dsv3;   /* deepseek.c */
 
 /* Ids of the delimiters that are tokens of their own; -1: the vocabulary writes them as text. */
+enum { WEFT_SIGILS = 6 };
 typedef struct weft_delimiters {
     int32_t think, end_think, call, end_call, response, end_response;
+    int32_t sigil[WEFT_SIGILS]; /* DeepSeek's, in the order of their bytes: turn.h */
 } weft_delimiters;
 
 struct weft_dialect {

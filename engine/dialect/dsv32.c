@@ -343,4 +343,4 @@ static bool fits(const weft_tokenizer *tokenizer, const char *architecture,
 
 static const char *const needs[] = {DSML, BOS, EOS, USER, ASSISTANT, "<think>", "</think>", NULL};
 
-const weft_family weft_family_dsv32 = {"dsv32", needs, fits, render, begin, results, user};
+const weft_family weft_family_dsv32 = {"dsv32", WEFT_SYNTAX_DSML, needs, fits, render, begin, results, user};

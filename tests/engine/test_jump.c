@@ -277,7 +277,7 @@ static size_t check_either(const vocab *v, const weft_trie *trie, const char *a,
         CHECK(weft_tokenizer_encode_on(v->tokenizer, (weft_text){context.text[i], strlen(context.text[i])},
                                        &ids[i], &n[i], err));
     for (;; taken++) {
-        CHECK(weft_masker_spelling(masker, v->tokenizer, &at, &id, err));
+        CHECK(weft_masker_spelling(masker, v->tokenizer, NULL, 0, &at, &id, err));
         if (id < 0) break;
         if (at.alive == 3 && (taken >= n[0] || taken >= n[1] || ids[0][taken] != id || ids[1][taken] != id))
             fail_msg("[%s] or [%s]: token %zu is not both texts'", a, b, taken);
