@@ -1,4 +1,5 @@
-/* Packers: one row of one block type into its place in a tile (kernels.h). Private to engine/cpu. */
+/* Packers: one row of one block type into its place in a tile (kernels.h). Private to engine/cpu, but for
+ * the bit shuffles that engine/cuda/pack.c takes too. */
 #ifndef WEFT_ENGINE_CPU_PACK_H
 #define WEFT_ENGINE_CPU_PACK_H
 

@@ -104,7 +104,7 @@ void weft_cuda_weight_pack(weft_tensor_type type, size_t columns, size_t from, s
 typedef struct weft_cuda_block {
     float d;
     int16_t half[2];
-} weft_cuda_block;
+} __attribute__((aligned(8))) weft_cuda_block;
 
 /* Rows of x, `stride` floats apart, into q [rows][columns] and block [rows][columns / 32]. One warp a block. */
 typedef struct weft_cuda_quantise_args {
@@ -145,7 +145,7 @@ typedef struct weft_cuda_run {
  *
  * x_row and y_row NULL: row t of x goes to row t of y. With `run`, run i says which rows meet which matrix;
  * otherwise matrix z of a stack takes rows t * stack + z and writes rows t * stack + z of y. y_stride: floats
- * from one row of y to the next; 0: rows. */
+ * from one row of y to the next; 0: rows. The activations of a call are fewer than 2^32. */
 typedef struct weft_cuda_matmul_args {
     weft_cuda_matrix w[WEFT_CUDA_MATRICES];
     const int8_t *q;              /* quantised formats */
@@ -174,9 +174,10 @@ static inline uint32_t weft_cuda_tiles(const weft_cuda_matmul_args *a)
 static inline weft_cuda_launch weft_cuda_matvec_launch(const weft_cuda_matmul_args *a, uint32_t width)
 {
     const uint32_t bricks = weft_cuda_bricks(a->columns), warps = weft_cuda_divide_up(bricks, 2);
+    const uint32_t most = width == 8 ? 4 : 8;
     const uint32_t sums = (bricks + bricks % 2) * width * WEFT_CUDA_ROWS * (a->gated ? 2 : 1);
     return weft_cuda_shape(weft_cuda_tiles(a), a->run ? a->n_run : weft_cuda_divide_up(a->n, width),
-                           a->stack, 32 * (warps < 8 ? warps : 8), sums * (uint32_t)sizeof(float));
+                           a->stack, 32 * (warps < most ? warps : most), sums * (uint32_t)sizeof(float));
 }
 /* The widest of them whose sums fit the 48 KiB of shared memory that every launch may have; 0: too many
  * columns. */

@@ -1,0 +1,87 @@
+/* Element by element, and the look-up of rows. Floor: their bytes. */
+#include "engine/cuda/weights.cuh"
+
+enum { ELEMENT_THREADS = 256 };
+
+KERNEL(gate, ELEMENT_THREADS, weft_cuda_gate_args)
+{
+    const uint64_t i = (uint64_t)blockIdx.x * ELEMENT_THREADS + threadIdx.x;
+    if (i < a.n) a.out[i] = gated_of(a.activation, a.gate[i], a.up[i]);
+}
+
+KERNEL(add, ELEMENT_THREADS, weft_cuda_add_args)
+{
+    const uint64_t i = (uint64_t)blockIdx.x * ELEMENT_THREADS + threadIdx.x;
+    if (i < a.n) a.x[i] += a.y[i];
+}
+
+KERNEL(keep, ELEMENT_THREADS, weft_cuda_keep_args)
+{
+    const float *const x = a.x + (uint64_t)a.from[blockIdx.x] * a.dim;
+    float *const out = a.out + (uint64_t)blockIdx.x * a.dim;
+    for (uint32_t i = threadIdx.x; i < a.dim; i += ELEMENT_THREADS) out[i] = x[i];
+}
+
+/* Column c of a row of a brick, by the operations of cpu/dequant.c. */
+INLINE float weight_of(int f, const uint8_t *brick, uint32_t row, uint32_t c)
+{
+    if (f == WEFT_CUDA_F32) return ((const float *)brick)[(c / 4 * WEFT_CUDA_ROWS + row) * 4 + c % 4];
+    if (f == WEFT_CUDA_F16 || f == WEFT_CUDA_BF16) {
+        const uint16_t h = ((const uint16_t *)brick)[(c / 8 * WEFT_CUDA_ROWS + row) * 8 + c % 8];
+        return f == WEFT_CUDA_F16 ? float_of_half(h) : float_of_bfloat(h);
+    }
+    const row_scales s = scales_of_row(f, brick, row);
+    const uint8_t *const high = brick + scale_bytes(f), *const q = high + high_bytes(f);
+    const int j = (int)(c / 32), i = (int)(c % 32), half = i / 16, k = i % 16 / 4;
+    const float d = scale_of_block(f, &s, j);
+    if (f == WEFT_CUDA_Q8) {
+        const uint32_t at = ((uint32_t)(2 * j + half) * WEFT_CUDA_ROWS + row) * 16 + (uint32_t)i % 16;
+        return d * (float)(int8_t)q[at];
+    }
+    const uint32_t word = ((const uint32_t *)q)[((uint32_t)j * WEFT_CUDA_ROWS + row) * 4 + (uint32_t)k];
+    uint32_t plane = 0;
+    if (is_five(f)) plane = ((const uint32_t *)high)[((uint32_t)j / 4 * WEFT_CUDA_ROWS + row) * 4 + j % 4];
+    if (f == WEFT_CUDA_Q6K)
+        plane = ((const uint32_t *)high)[((uint32_t)j / 2 * WEFT_CUDA_ROWS + row) * 4 + j % 2 * 2 + half];
+    const uint32_t codes = half ? codes_second(f, word, plane, k) : codes_first(f, word, plane, k);
+    const float value = (float)((int32_t)(codes >> i % 4 * 8 & 0xff) - offset_of(f));
+    if (f == WEFT_CUDA_Q6K) return d * (float)scale_of_half(&s, j, half) * value;
+    if (is_k(f)) return d * value - (0 - minimum_of_block(f, &s, j));
+    return has_minimum(f) ? d * value + minimum_of_block(f, &s, j) : d * value;
+}
+
+INLINE float weight_of_any(weft_cuda_format format, const uint8_t *table, uint32_t columns, uint32_t row,
+                           uint32_t brick, uint32_t c)
+{
+    const uint64_t bricks = (columns + WEFT_CUDA_SUPER - 1) / WEFT_CUDA_SUPER;
+    const uint64_t at = row / WEFT_CUDA_ROWS * bricks + brick;
+#define CASE(f)                                                                                    \
+    case WEFT_CUDA_##f:                                                                            \
+        return weight_of(WEFT_CUDA_##f, table + at * brick_bytes(WEFT_CUDA_##f), row % WEFT_CUDA_ROWS, c)
+    switch (format) {
+        CASE(Q8);
+        CASE(Q4);
+        CASE(Q4M);
+        CASE(Q5);
+        CASE(Q5M);
+        CASE(Q4K);
+        CASE(Q5K);
+        CASE(Q6K);
+        CASE(F16);
+        CASE(BF16);
+    default: CASE(F32);
+    }
+#undef CASE
+}
+
+/* A thread a weight, a block a brick. */
+KERNEL(embed, WEFT_CUDA_SUPER, weft_cuda_embed_args)
+{
+    const uint32_t column = blockIdx.x * WEFT_CUDA_SUPER + threadIdx.x;
+    const int32_t id = a.ids[blockIdx.y];
+    if (column >= a.columns) return;
+    const bool known = id >= 0 && (uint32_t)id < a.rows;
+    const float w = known ? weight_of_any(a.format, a.table, a.columns, (uint32_t)id, blockIdx.x, threadIdx.x)
+                          : float_of_bits(0x7fc00000);
+    a.out[(uint64_t)blockIdx.y * a.columns + column] = w * a.scale;
+}
