@@ -1,5 +1,6 @@
 /* Several timelines in a pass, guesses behind the last id, several threads on one model: the same bits
  * as alone, plain and in one thread. On the tiny model. */
+#include "engine/draft.h"
 #include "tests/engine/count_allocations.h"
 #include "tests/engine/engine_test.h"
 
@@ -382,6 +383,28 @@ static void test_lookup_changes_nothing(void **state)
     assert_true(all_right < all);
 }
 
+/* "a b c d a b c": d comes next, and whoever counts on it has measured what a row costs first. */
+static void test_first_step_is_plain(void **state)
+{
+    const int32_t ids[] = {5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 5, 6, 7, 8, 9, 10, 11, 12, 13};
+    const int64_t n = sizeof ids / sizeof *ids;
+    const int most[] = {-1, 3};
+    int32_t out[WEFT_GUESSES];
+    for (size_t i = 0; i < 2; i++) {
+        draft_cost cost = {{0}};
+        double tokens = 1;
+        weft_draft *d;
+        CHECK(draft_new(&d, n, most[i], err));
+        /* who asked for a number gets it at once */
+        assert_int_equal(draft_propose(d, &cost, ids, n, WEFT_GUESSES, 1, &tokens, out), i ? 3 : 0);
+        draft_measured(&cost, 1, 1000);
+        tokens = 1;
+        assert_true(draft_propose(d, &cost, ids, n, WEFT_GUESSES, 1, &tokens, out) > 0);
+        assert_int_equal(out[0], 14);
+        draft_free(d);
+    }
+}
+
 /* ---- threads ---- */
 
 static void test_threads_share_a_model(void **state)
@@ -463,6 +486,7 @@ int main(void)
         cmocka_unit_test(test_several_ids_are_compared_one_by_one),
         cmocka_unit_test(test_guesses_complete_a_page),
         cmocka_unit_test(test_guesses_end_with_the_context),
+        cmocka_unit_test(test_first_step_is_plain),
         cmocka_unit_test(test_lookup_changes_nothing),
         cmocka_unit_test(test_threads_share_a_model),
         cmocka_unit_test(test_interrupting_one_thread),

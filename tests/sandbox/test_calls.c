@@ -238,6 +238,37 @@ static void the_launcher_dies_with_its_parent(void **state)
     assert_true(all_gone(f->token));
 }
 
+/* Processes whose parent is this one. */
+static int children_of(pid_t pid)
+{
+    char path[64], text[1024] = "";
+    int n = 0;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)pid, (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_true(read(fd, text, sizeof text - 1) >= 0);
+    close(fd);
+    for (const char *p = text; (p = strchr(p, ' ')); p++) n++;
+    return n;
+}
+
+/* While a model is loaded there is one worker; others get ready once calls are made. */
+static void workers_come_with_calls(void **state)
+{
+    fixture *f = *state;
+    weft_error err;
+    weft_launcher_stop(f->launcher);
+    assert_int_equal(weft_launcher_start(&f->launcher, &err), WEFT_OK);
+    char *json = NULL;
+    assert_int_equal(weft_sandbox_check(f->launcher, &json, &err), WEFT_OK);
+    free(json);
+    poll(NULL, 0, 300);
+    assert_int_equal(children_of(launcher_pid()), 1);
+    assert_shell(f, "echo first", "first\n");
+    for (int tries = 0; tries < 500 && children_of(launcher_pid()) < 4; tries++) poll(NULL, 0, 10);
+    assert_int_equal(children_of(launcher_pid()), 4);
+}
+
 static int read_all(const char *pid, const char *name, char *text, size_t n)
 {
     char path[300];
@@ -292,6 +323,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_killed_launcher_is_an_error_and_no_hang),
         cmocka_unit_test(the_launcher_dies_with_its_parent),
         cmocka_unit_test(the_launcher_holds_no_secret),
+        cmocka_unit_test(workers_come_with_calls),
     };
     int failed = cmocka_run_group_tests(tests, fixture_open, fixture_close);
     return failed + again_as_user(argv);
