@@ -45,7 +45,7 @@ typedef struct weft_engine_options {
     int chunk;       /* prefill chunk in tokens; 0: chosen by the engine. Never visible in logits */
     bool vocab_only; /* tokenizer and metadata, no weights */
     /* Weights in memory: as many as fit what is available, or with limit_memory at most `memory` bytes. The
-     * others are read from the file's mapping, with the same results, slower: the file must stay as it is. */
+     * others are read from the file each time, with the same results, slower: it must stay as it is. */
     bool limit_memory;
     size_t memory;
     const char *prefix_dir; /* where its timelines share pages with other runs; NULL: nowhere */

@@ -1,9 +1,9 @@
 /* GGUF files as the engine sees them: one or more parts behind one table of tensors.
  *
  * A model split into parts is PREFIX-00001-of-0000N.gguf and so on; the first part holds the
- * metadata, every part its own tensor table and data. Parts are mapped read-only and stay mapped:
- * the page cache is the only copy. A file that somebody truncates while it is mapped ends the
- * process with SIGBUS; no check at open can prevent that.
+ * metadata, every part its own tensor table and data. Parts are mapped read-only and stay mapped. A look at
+ * the mapping of a file that somebody has cut ends the process with SIGBUS; so tables and metadata are looked
+ * up there, when a file is opened, and weights are read (gguf_data.c).
  *
  * The reader (gguf_read.c) checks each part; here remain the rules between parts: all there, none
  * twice, no tensor name twice.
@@ -65,26 +65,29 @@ bool weft_tensor_block(weft_tensor_type type, size_t *weights, size_t *bytes)
 static weft_status map_part(gguf_part *part, const char *path, weft_error *err)
 {
     struct stat info;
-    weft_status s = WEFT_OK;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return weft_fail_errno(err, WEFT_E_MODEL, "open %s", path);
-    if (fstat(fd, &info)) {
-        s = weft_fail_errno(err, WEFT_E_MODEL, "stat %s", path);
-    } else if (!S_ISREG(info.st_mode) || info.st_size == 0) {
-        s = weft_fail(err, WEFT_E_MODEL, "open %s: %s", path,
-                      S_ISREG(info.st_mode) ? "the file is empty" : "not a regular file");
-    } else {
-        void *at = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (at == MAP_FAILED) {
-            s = weft_fail_errno(err, WEFT_E_MODEL, "map %s", path);
-        } else {
-            part->base = at;
-            part->size = (size_t)info.st_size;
-            part->mapped = true;
-        }
-    }
-    close(fd);
-    return s;
+    part->file = (weft_tensor_file){fd, NULL};
+    part->mapped = true; /* from here on unmap_part has something to do */
+    if (fstat(fd, &info)) return weft_fail_errno(err, WEFT_E_MODEL, "stat %s", path);
+    if (!S_ISREG(info.st_mode) || info.st_size == 0)
+        return weft_fail(err, WEFT_E_MODEL, "open %s: %s", path,
+                         S_ISREG(info.st_mode) ? "the file is empty" : "not a regular file");
+    part->file.path = strdup(path);
+    if (!part->file.path) return weft_fail(err, WEFT_E_MEMORY, "open %s", path);
+    void *at = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (at == MAP_FAILED) return weft_fail_errno(err, WEFT_E_MODEL, "map %s", path);
+    part->base = at;
+    part->size = (size_t)info.st_size;
+    return WEFT_OK;
+}
+
+static void unmap_part(gguf_part *part)
+{
+    if (!part->mapped) return;
+    if (part->base) munmap((void *)(uintptr_t)part->base, part->size);
+    free((void *)(uintptr_t)part->file.path);
+    close(part->file.fd);
 }
 
 static int64_t part_int(const gguf_part *part, const char *key, int64_t fallback)
@@ -187,8 +190,13 @@ static weft_status join(weft_gguf *file, const char *label, weft_error *err)
     file->by_name = calloc(n ? n : 1, sizeof(*file->by_name));
     if (!file->tensor || !file->by_name) return weft_fail(err, WEFT_E_MEMORY, "open %s", label);
     for (size_t i = 0; i < file->n_parts; i++)
-        for (size_t k = 0; k < file->part[i].n_tensors; k++)
-            file->tensor[file->n_tensors++] = &file->part[i].tensor[k];
+        for (size_t k = 0; k < file->part[i].n_tensors; k++) {
+            gguf_part *part = &file->part[i];
+            weft_tensor *t = &part->tensor[k];
+            t->file = part->mapped ? &part->file : NULL;
+            t->offset = (size_t)((const uint8_t *)t->data - part->base);
+            file->tensor[file->n_tensors++] = t;
+        }
     memcpy(file->by_name, file->tensor, n * sizeof *file->by_name);
     qsort(file->by_name, n, sizeof *file->by_name, compare_names);
     for (size_t i = 1; i < n; i++)
@@ -243,7 +251,7 @@ void weft_gguf_close(weft_gguf *file)
     for (size_t i = 0; i < file->n_parts; i++) {
         gguf_part *part = &file->part[i];
         gguf_part_free(part);
-        if (part->mapped) munmap((void *)(uintptr_t)part->base, part->size);
+        unmap_part(part);
     }
     free(file->part);
     free(file->tensor);
@@ -270,21 +278,6 @@ const weft_tensor *weft_gguf_tensor_find(const weft_gguf *file, const char *name
     const weft_tensor **found =
         bsearch(&key, file->by_name, file->n_tensors, sizeof *file->by_name, compare_names);
     return found ? *found : NULL;
-}
-
-void weft_gguf_release(const weft_gguf *file, const weft_tensor *tensor)
-{
-    const uint8_t *data = tensor->data;
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t from = ((uintptr_t)data + page - 1) / page * page;
-    uintptr_t to = ((uintptr_t)data + tensor->bytes) / page * page;
-    for (size_t i = 0; i < file->n_parts; i++) {
-        const gguf_part *part = &file->part[i];
-        /* Borrowed bytes may be anonymous memory, where the advice would erase them. */
-        if (!part->mapped || data < part->base || data >= part->base + part->size) continue;
-        /* Advice only: if the kernel refuses, the pages stay until memory is short. */
-        if (from < to) (void)madvise((void *)from, to - from, MADV_DONTNEED);
-    }
 }
 
 /* ---- metadata ---- */

@@ -53,6 +53,11 @@ const char *weft_tensor_type_name(weft_tensor_type type);
 /* Weights and bytes of one block; false for a type that is not in the table. */
 bool weft_tensor_block(weft_tensor_type type, size_t *weights, size_t *bytes);
 
+typedef struct weft_tensor_file {
+    int fd;
+    const char *path;
+} weft_tensor_file;
+
 typedef struct weft_tensor {
     const char *name;      /* NUL-terminated */
     weft_tensor_type type;
@@ -60,6 +65,8 @@ typedef struct weft_tensor {
     uint64_t dim[4];       /* dim[0] is the contiguous one (columns); unused are 1 */
     const void *data;      /* inside the mapping */
     size_t bytes;
+    const weft_tensor_file *file; /* NULL: the bytes lie in memory alone */
+    size_t offset;                /* of data in it */
 } weft_tensor;
 
 /* path of a split model: its first part. */
@@ -98,7 +105,14 @@ size_t weft_gguf_file_bytes(const weft_gguf *file);
 /* Digest of what identifies the file cheaply: header, metadata, tensor table, size, and 4 KiB samples
  * spread over the data. */
 void weft_gguf_fingerprint(const weft_gguf *file, uint8_t out[WEFT_DIGEST_BYTES]);
-/* Tells the kernel that the tensor's pages are no longer needed (after repacking). */
-void weft_gguf_release(const weft_gguf *file, const weft_tensor *tensor);
+
+/* Copies n bytes of the tensor, from byte `at` on. Of a file they are read, not looked up in the mapping: if
+ * somebody has cut the file, this is WEFT_E_STORAGE, where the mapping would end the process. */
+weft_status weft_tensor_read(const weft_tensor *tensor, size_t at, size_t n, void *out,
+                             weft_error *err);
+/* Lets the pages of the mapping go that were looked up. */
+void weft_tensor_release(const weft_tensor *tensor);
+/* Tells the kernel that these bytes will be read: it begins, nobody waits. */
+void weft_tensor_ahead(const weft_tensor *tensor, size_t at, size_t n);
 
 #endif

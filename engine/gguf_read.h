@@ -40,6 +40,7 @@ typedef struct gguf_part {
     const uint8_t *base;
     size_t size;
     bool mapped;       /* by us: unmapped at close; otherwise borrowed */
+    weft_tensor_file file; /* if mapped; owns both */
     size_t data_start; /* end of header, metadata and tensor table, aligned if there are tensors */
 
     gguf_value *value; /* [n_values] in file order */

@@ -1,8 +1,7 @@
 /* Opening a model: file -> vocabulary, and beside it hyper-parameters -> backend -> repacked weights -> scratch.
  *
  * Everything a forward pass needs is allocated here, once. Memory afterwards is the weights that were
- * repacked (placement.h says which), the scratch of one chunk (64 KiB a token on a 1.5B) and, from the file's mapping, the
- * rows of the embedding that were looked up. How the chunk is chosen is invisible in the logits.
+ * repacked (placement.h says which), the scratch of one chunk (64 KiB a token on a 1.5B). How the chunk is chosen is invisible in the logits.
  */
 #include "engine/timeline.h"
 
@@ -83,7 +82,7 @@ static weft_status read_info(weft_model *m, const char *path, weft_error *err)
     }
     weft_gguf_fingerprint(m->file, info->fingerprint);
     for (size_t i = 0; i < weft_gguf_tensor_count(m->file); i++) /* pages around its samples */
-        weft_gguf_release(m->file, weft_gguf_tensor_at(m->file, i));
+        weft_tensor_release(weft_gguf_tensor_at(m->file, i));
     memcpy(m->kv_identity, info->fingerprint, sizeof m->kv_identity);
     return WEFT_OK;
 }

@@ -57,8 +57,7 @@ struct weft_model {
     weft_hparams h;
     weft_placement placement;
     weft_layer *layer;            /* [h.n_layer] */
-    const weft_tensor *embedding; /* [n_vocab][n_embd], read from the mapping */
-    size_t embedded;              /* tokens since its pages were let go */
+    const weft_tensor *embedding; /* [n_vocab][n_embd], its rows are read from the file */
     weft_weight *output;          /* [n_vocab][n_embd] */
     bool output_is_quantised;
     const float *output_norm; /* [n_embd] */
@@ -85,7 +84,7 @@ const weft_tokenizer *weft_model_tokenizer(const weft_model *model);
 
 /* Evaluates the tokens of a pass, at most model->chunk, whose pages must be begun; several timelines may share
  * it. Then the logits that it asks for, at most WEFT_LOGIT_ROWS of its wanted tokens, or with n == 0 of those of
- * the pass before. Only a device can fail. */
+ * the pass before. A device can fail, and so can a file that weights are read from. */
 weft_status weft_model_pass(weft_model *model, const weft_pass *pass, weft_error *err);
 
 #endif

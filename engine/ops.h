@@ -174,11 +174,14 @@ typedef struct weft_ops {
     /* Repacks a tensor (dim[0] = columns, dim[1] = rows, dim[2] = matrices in the stack). The tensor's bytes
      * are not needed after. */
     weft_status (*weight_new)(weft_backend *, const weft_tensor *, weft_weight **out, weft_error *);
-    /* The same weight, with the same results, left where it is: the tensor's bytes must outlive it, and
-     * what is used of them is repacked each time. */
+    /* The same weight, with the same results, left where it is: the tensor's file must outlive it, and what is
+     * used of it is read and repacked each time. */
     weft_status (*weight_map)(weft_backend *, const weft_tensor *, weft_weight **out, weft_error *);
     void (*weight_free)(weft_weight *);
     size_t (*weight_bytes)(const weft_weight *); /* of memory: 0 if it was left where it is */
+    /* What went wrong in the operations since the last call of this (a file that cannot be read any more); then
+     * their results are worth nothing. NULL: nothing ever does. */
+    weft_status (*failure)(weft_backend *, weft_error *);
 
     /* Scratch for calls of up to n tokens and matrices up to max_columns, max_heads * head_dim wide: no other op allocates. */
     weft_status (*reserve)(weft_backend *, size_t n, size_t max_columns, weft_error *);

@@ -169,6 +169,12 @@ static void experts(weft_backend *b, const weft_experts *w, const weft_pick *pic
     count(p, EXPERTS, begin, 0);
 }
 
+static weft_status failure(weft_backend *b, weft_error *err)
+{
+    struct weft_profile *p = profile_of(b);
+    return p->ops->failure ? p->ops->failure(p->backend, err) : WEFT_OK;
+}
+
 weft_status weft_profile_begin(weft_profile **out, weft_model *model, weft_error *err)
 {
     if (model->ops->device)
@@ -186,6 +192,7 @@ weft_status weft_profile_begin(weft_profile **out, weft_model *model, weft_error
     p->timed.weight_map = NULL;
     p->timed.reserve = NULL;
     p->timed.reserve_experts = NULL;
+    p->timed.failure = failure;
     p->timed.embed = embed;
     p->timed.matmul = matmul;
     p->timed.gated = gated;

@@ -214,12 +214,16 @@ static weft_status compute(weft_model *m, weft_logits_visit visit, void *context
     return WEFT_OK;
 }
 
-/* Nothing of the step counts; guesses that an earlier one computed are dropped with the logits. */
+/* Nothing of the step counts; guesses that an earlier one computed are dropped with the logits. A position that was
+ * computed again is lost too: what its page holds now must not be sealed. */
 static void fail_item(weft_step_item *item, weft_status status, const weft_error *err)
 {
+    weft_timeline *t = item->timeline;
     item->status = status;
     item->err = *err;
-    item->timeline->step_n = item->timeline->n_ahead = item->timeline->n_guess = 0;
+    t->step_n = t->n_ahead = t->n_guess = 0;
+    if (t->n_evaluated > t->step_from) t->n_evaluated = t->step_from;
+    if (t->n_counted > t->step_from) t->n_counted = t->step_from;
 }
 
 /* What the timeline now stands at. */

@@ -1,7 +1,6 @@
 /* From file to memory: every tensor of the transformer is found by name, its shape compared with
- * the hyper-parameters, and then repacked by the backend or left where it is (placement.h); the file's
- * pages are let go at once, so that memory never holds much more than one copy of the weights. Norms and biases are copied, the
- * embedding is read from the mapping for as long as the model lives.
+ * the hyper-parameters, and then repacked by the backend or left where it is (placement.h). Norms and biases are copied, rows of the
+ * embedding are read for as long as the model lives.
  *
  * A tensor that nobody asked for is an error: ignoring a bias would give wrong logits in silence.
  */
@@ -69,10 +68,9 @@ static weft_status take(loader *l, const char *name, uint64_t columns, uint64_t 
     return WEFT_OK;
 }
 
-/* weft_progress after each tensor; the file's pages behind it are not needed any more. */
+/* weft_progress after each tensor. */
 static weft_status finished(loader *l, const weft_tensor *t)
 {
-    weft_gguf_release(l->model->file, t);
     l->done_bytes += t->bytes;
     const weft_engine_options *o = l->options;
     if (o->progress &&
@@ -89,7 +87,8 @@ static weft_status vector(loader *l, const char *name, uint32_t n, bool optional
     if (t->type != WEFT_F32)
         return weft_fail(l->err, WEFT_E_MODEL, "tensor %s: type %s, only F32 is supported here",
                          name, weft_tensor_type_name(t->type));
-    memcpy(l->next_vector, t->data, n * sizeof(float));
+    status = weft_tensor_read(t, 0, n * sizeof(float), l->next_vector, l->err);
+    if (status) return status;
     *out = l->next_vector;
     l->next_vector += round_up(n, VECTOR_ALIGN / sizeof(float));
     return finished(l, t);

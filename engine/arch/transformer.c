@@ -123,23 +123,6 @@ static void feed_forward(weft_model *m, const weft_layer *w, size_t n)
     o->add(m->backend, s->x, s->branch, n * h->n_embd);
 }
 
-/* A row that is looked up maps the file around it, up to a MiB, and would keep it among our pages until
- * the whole table is there. So they are let go after a few; they stay in the page cache. */
-static void embed(weft_model *m, const int32_t *ids, size_t n)
-{
-    enum { FEW = 8 };
-    for (size_t from = 0; from < n;) {
-        size_t part = n - from < FEW ? n - from : FEW;
-        m->ops->embed(m->backend, m->embedding, ids + from, part, m->h.embedding_scale,
-                      m->scratch.x + from * m->h.n_embd);
-        from += part;
-        m->embedded += part;
-        if (m->embedded < FEW) continue;
-        weft_gguf_release(m->file, m->embedding);
-        m->embedded = 0;
-    }
-}
-
 static void forward(weft_model *m, const weft_pass *pass)
 {
     const weft_device_ops *device = m->ops->device;
@@ -224,9 +207,14 @@ weft_status weft_model_pass(weft_model *model, const weft_pass *pass, weft_error
     pass_call call = {model, pass};
     assert(pass->n <= (size_t)model->chunk && pass->n_want <= (pass->n ? pass->n : pass->n_want));
     assert(pass->from + pass->n_logits <= pass->n_want && pass->n_logits <= WEFT_LOGIT_ROWS);
-    if (pass->n > 0) embed(model, pass->ids, pass->n);
-    if (model->ops->device)
-        return model->ops->device->pass(model->backend, pass, issue, &call, err);
-    issue(&call);
-    return WEFT_OK;
+    const weft_ops *o = model->ops;
+    weft_status status = WEFT_OK;
+    if (pass->n > 0)
+        o->embed(model->backend, model->embedding, pass->ids, pass->n, model->h.embedding_scale,
+                 model->scratch.x);
+    if (o->device)
+        status = o->device->pass(model->backend, pass, issue, &call, err);
+    else
+        issue(&call);
+    return status || !o->failure ? status : o->failure(model->backend, err);
 }

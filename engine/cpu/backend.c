@@ -6,6 +6,7 @@
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/dequant.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -49,6 +50,7 @@ static weft_status reserve(weft_backend *b, size_t n, size_t columns, weft_error
     size_t wide = cpu_room(&l, cpu_divide_up(n, CPU_WIDE), cpu_divide_up(columns, CPU_BLOCK),
                            CPU_WIDE_BYTES, 1);
     size_t floats = cpu_room(&l, panels, columns, 1, sizeof(float));
+    size_t embedded = cpu_room(&l, columns, 1, 1, sizeof(float)); /* no type is wider */
     size_t thread = cpu_room(&l, (size_t)b->threads, thread_floats, 1, sizeof(float));
     size_t slot = cpu_room(&l, slots, CPU_QUERIES, columns, sizeof(float));
     size_t state = cpu_room(&l, slots, CPU_QUERIES, 1, sizeof(cpu_state));
@@ -74,6 +76,7 @@ static weft_status reserve(weft_backend *b, size_t n, size_t columns, weft_error
     b->quantised = base + quantised;
     b->quantised_wide = base + wide;
     b->floats = (float *)(void *)(base + floats);
+    b->embedded = base + embedded;
     b->attention_thread = (float *)(void *)(base + thread);
     b->attention_thread_floats = thread_floats;
     b->attention_slot = (float *)(void *)(base + slot);
@@ -93,10 +96,11 @@ static void embed(weft_backend *b, const weft_tensor *table, const int32_t *ids,
                   float scale, float *out)
 {
     const size_t columns = table->dim[0], bytes = cpu_row_bytes(table->type, columns);
+    assert(!table->file || columns <= b->max_columns);
     for (size_t t = 0; t < n; t++) {
         float *row = out + t * columns;
-        cpu_dequantise(table->type, (const uint8_t *)table->data + (size_t)ids[t] * bytes, columns,
-                       row);
+        cpu_dequantise(table->type, cpu_read(b, table, (size_t)ids[t] * bytes, bytes, b->embedded),
+                       columns, row);
         for (size_t i = 0; i < columns; i++) row[i] *= scale;
     }
 }
@@ -196,6 +200,7 @@ weft_status weft_cpu_backend_new(weft_backend **out, const weft_ops **out_ops, c
                         .weight_map = cpu_weight_map,
                         .weight_free = cpu_weight_free,
                         .weight_bytes = weight_bytes,
+                        .failure = cpu_failure,
                         .reserve = reserve,
                         .embed = embed,
                         .matmul = cpu_matmul,

@@ -7,13 +7,15 @@
 #include "engine/cpu/pack.h"
 #include "engine/cpu/pool.h"
 
+#include <stdatomic.h>
+
 /* A stack of matrices of one shape; most stacks hold one. Either repacked, or left in the file: then a tile
  * is packed into a thread's own room each time it is needed, and the same kernels run over it. */
 struct weft_weight {
     weft_backend *backend;
     cpu_memory memory;
     const uint8_t *data;   /* [matrices][tiles][tile_bytes]; NULL: left in the file */
-    const uint8_t *source; /* [matrices][rows][row_bytes] in the file; NULL: repacked */
+    weft_tensor from;      /* [matrices][rows][row_bytes] */
     cpu_pack_fn pack;
     cpu_pack_four_fn pack_four; /* NULL: row by row */
     cpu_format format;
@@ -59,8 +61,10 @@ struct weft_backend {
     cpu_pool *pool;
     cpu_arena arena;
     int threads;
-    uint8_t *tile_room; /* [threads][2][tile_room_bytes], for weights left in the file; or NULL */
-    size_t tile_room_bytes;
+    uint8_t *room; /* [threads][2] a tile [tile_bytes] and the rows that it is made of [row_bytes]; or NULL */
+    size_t room_tile_bytes, room_row_bytes;
+    atomic_bool failed; /* a read did; then zeros were taken instead, and the results are worth nothing */
+    weft_error failure;
     cpu_experts experts;
 
     /* of reserve: one mapping, never grown by an op */
@@ -69,6 +73,7 @@ struct weft_backend {
     size_t max_tokens, max_columns;
     uint8_t *quantised, *quantised_wide; /* panels, see kernels.h */
     float *floats;
+    uint8_t *embedded; /* a row of the embedding as it stands in the file */
     cpu_rope_table rope[CPU_ROPE_TABLES];
     int rope_next;           /* the table that is overwritten next */
     float *attention_thread; /* [threads][attention_thread_floats] */
@@ -85,22 +90,30 @@ weft_status cpu_weight_map(weft_backend *b, const weft_tensor *t, weft_weight **
                            weft_error *err);
 void cpu_weight_free(weft_weight *w);
 void cpu_weight_drop_room(weft_backend *b);
+/* Notes the first failure since the last cpu_failure. Any thread. */
+void cpu_fail(weft_backend *b, const weft_error *err);
+weft_status cpu_failure(weft_backend *b, weft_error *err);
 /* Tells the kernel that a matrix in the file is about to be read. */
 void cpu_weight_ahead(const weft_weight *w, size_t matrix);
-void cpu_weight_pack_tile(const weft_weight *w, size_t matrix, size_t tile, uint8_t *out);
+/* n bytes of a tensor from byte `at` on: where they lie, or read into room. What cannot be read counts as 0 and is
+ * noted as a failure. */
+const uint8_t *cpu_read(weft_backend *b, const weft_tensor *t, size_t at, size_t n, uint8_t *room);
+/* Packs tiles [from, to); `rows` has room for their rows. */
+void cpu_weight_pack(const weft_weight *w, size_t matrix, size_t from, size_t to, uint8_t *rows,
+                     uint8_t *out);
 
+static inline uint8_t *cpu_tile_room(const weft_backend *b, int thread, int which)
+{
+    const size_t bytes = b->room_tile_bytes + b->room_row_bytes;
+    return b->room ? b->room + ((size_t)thread * 2 + (size_t)which) * bytes : NULL;
+}
 /* A tile's bytes: where they lie, or packed into room. */
 static inline const uint8_t *cpu_tile(const weft_weight *w, size_t matrix, size_t tile,
                                       uint8_t *room)
 {
     if (w->data) return w->data + (matrix * w->tiles + tile) * w->tile_bytes;
-    cpu_weight_pack_tile(w, matrix, tile, room);
+    cpu_weight_pack(w, matrix, tile, tile + 1, room + w->backend->room_tile_bytes, room);
     return room;
-}
-static inline uint8_t *cpu_tile_room(const weft_backend *b, int thread, int which)
-{
-    return b->tile_room ? b->tile_room + ((size_t)thread * 2 + (size_t)which) * b->tile_room_bytes
-                        : NULL;
 }
 
 void cpu_matmul(weft_backend *b, const weft_weight *const *w, const float *const *bias,

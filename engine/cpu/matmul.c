@@ -205,7 +205,7 @@ void cpu_product_tiles(const cpu_product *p, size_t which, size_t from, size_t t
     const size_t panel_bytes = CPU_WIDTH * p->columns * (is_float(w) ? 4 : 2);
     const size_t portion = cpu_max(1, PORTION_BYTES / panel_bytes);
     uint8_t *room = cpu_tile_room(p->b, thread, 0), *second = cpu_tile_room(p->b, thread, 1);
-    if (p->n == 1 && is_float(w) && !p->gated && !w->source) from = by_four(p, which, from, to);
+    if (p->n == 1 && is_float(w) && !p->gated && w->data) from = by_four(p, which, from, to);
     for (size_t first = 0; first < panels; first += portion)
         for (size_t tile = from; tile < to; tile++) {
             const uint8_t *data = cpu_tile(w, p->matrix, tile, room);

@@ -5,15 +5,14 @@
  * parallel. 4-byte words are moved whole wherever the file's order allows; a packed word holds columns
  * of one group, and Q4_K's nibbles, which pair column i with column i + 32, are paired anew with i + 16.
  *
- * A weight may stay in its file instead. Its tiles are then packed by the same functions, one at a time,
- * into a room of the thread that multiplies with it: the same bits for the memory of two tiles.
+ * A weight may stay in its file instead. Its rows are then read and packed by the same functions, a tile at a
+ * time, into a room of the thread that multiplies with it: the same bits for the memory of two tiles.
  */
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/half.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 enum { NIBBLES = 0x0f0f0f0f, ROOM_ALIGN = 4096 };
 
@@ -172,21 +171,39 @@ static cpu_pack_four_fn pack_four(weft_tensor_type type)
     return type == WEFT_Q4_K ? cpu_pack_four_q4_k : type == WEFT_Q6_K ? cpu_pack_four_q6_k : NULL;
 }
 
-void cpu_weight_pack_tile(const weft_weight *w, size_t matrix, size_t tile, uint8_t *out)
+const uint8_t *cpu_read(weft_backend *b, const weft_tensor *t, size_t at, size_t n, uint8_t *room)
 {
-    size_t first = tile * CPU_ROWS, rows = cpu_min(CPU_ROWS, w->rows - first);
-    const uint8_t *row = w->source + (matrix * w->rows + first) * w->row_bytes;
+    weft_error err;
+    if (!t->file) return (const uint8_t *)t->data + at;
+    if (weft_tensor_read(t, at, n, room, &err)) {
+        cpu_fail(b, &err);
+        memset(room, 0, n);
+    }
+    return room;
+}
+
+void cpu_weight_pack(const weft_weight *w, size_t matrix, size_t from, size_t to, uint8_t *rows,
+                     uint8_t *out)
+{
+    const size_t first = from * CPU_ROWS, n = cpu_min(to * CPU_ROWS, w->rows) - first;
+    const size_t at = (matrix * w->rows + first) * w->row_bytes;
+    const uint8_t *row = cpu_read(w->backend, &w->from, at, n * w->row_bytes, rows);
     size_t r = 0;
-    for (; w->pack_four && r + 4 <= rows; r += 4)
-        w->pack_four(row + r * w->row_bytes, w->row_bytes, w->count, (int)r, out);
-    for (; r < rows; r++) w->pack(row + r * w->row_bytes, w->count, (int)r, out);
+    for (; w->pack_four && r + 4 <= n; r += 4)
+        w->pack_four(row + r * w->row_bytes, w->row_bytes, w->count, (int)(r % CPU_ROWS),
+                     out + r / CPU_ROWS * w->tile_bytes);
+    for (; r < n; r++)
+        w->pack(row + r * w->row_bytes, w->count, (int)(r % CPU_ROWS),
+                out + r / CPU_ROWS * w->tile_bytes);
 }
 
 static void pack_item(void *context, uint32_t item, int thread)
 {
     const weft_weight *w = context;
-    cpu_weight_pack_tile(w, item / w->tiles, item % w->tiles,
-                         (uint8_t *)w->memory.at + item * w->tile_bytes);
+    const size_t tile = item % w->tiles;
+    cpu_weight_pack(w, item / w->tiles, tile, tile + 1,
+                    cpu_tile_room(w->backend, thread, 0) + w->backend->room_tile_bytes,
+                    (uint8_t *)w->memory.at + item * w->tile_bytes);
 }
 
 /* Everything but the place of the tiles; *out_bytes is what they would take repacked. */
@@ -210,7 +227,7 @@ static weft_status describe(weft_backend *b, const weft_tensor *t, weft_weight *
                          t->name, block, columns, rows);
     const size_t in_tile = packers[k].bytes ? packers[k].bytes : bytes;
     *out = (weft_weight){.backend = b,
-                         .source = t->data,
+                         .from = *t,
                          .pack = packers[k].pack,
                          .pack_four = pack_four(t->type),
                          .format = packers[k].format,
@@ -228,12 +245,59 @@ static weft_status describe(weft_backend *b, const weft_tensor *t, weft_weight *
     return WEFT_OK;
 }
 
+/* ---- what packing needs ---- */
+
+void cpu_fail(weft_backend *b, const weft_error *err)
+{
+    if (!atomic_exchange(&b->failed, true)) b->failure = *err;
+}
+
+weft_status cpu_failure(weft_backend *b, weft_error *err)
+{
+    if (!atomic_load(&b->failed)) return WEFT_OK;
+    const weft_status status = b->failure.code;
+    if (err) *err = b->failure;
+    atomic_store(&b->failed, false);
+    return status;
+}
+
+void cpu_weight_drop_room(weft_backend *b)
+{
+    if (b->room) munmap(b->room, (size_t)b->threads * 2 * (b->room_tile_bytes + b->room_row_bytes));
+    b->room = NULL;
+    b->room_tile_bytes = b->room_row_bytes = 0;
+}
+
+/* Room for two tiles a thread (gate's and up's) and the rows of each. */
+static weft_status grow_room(const weft_weight *w, weft_error *err)
+{
+    weft_backend *b = w->backend;
+    size_t tile = cpu_divide_up(w->tile_bytes, ROOM_ALIGN) * ROOM_ALIGN, bytes;
+    size_t row = cpu_divide_up(w->row_bytes * CPU_ROWS, ROOM_ALIGN) * ROOM_ALIGN;
+    if (tile <= b->room_tile_bytes && row <= b->room_row_bytes) return WEFT_OK;
+    tile = cpu_max(tile, b->room_tile_bytes);
+    row = cpu_max(row, b->room_row_bytes);
+    if (weft_size_mul(tile + row, (size_t)b->threads * 2, &bytes))
+        return weft_fail(err, WEFT_E_MEMORY, "room for tiles of %zu bytes: too large", tile);
+    void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED)
+        return weft_fail_errno(err, WEFT_E_MEMORY, "room for tiles of %zu bytes", tile);
+    cpu_weight_drop_room(b);
+    b->room = map;
+    b->room_tile_bytes = tile;
+    b->room_row_bytes = row;
+    return WEFT_OK;
+}
+
+/* ---- weights in memory, weights left in the file ---- */
+
 weft_status cpu_weight_new(weft_backend *b, const weft_tensor *t, weft_weight **out,
                            weft_error *err)
 {
     weft_weight whole;
     size_t want = 0;
     weft_status s = describe(b, t, &whole, &want, err);
+    if (!s) s = grow_room(&whole, err);
     if (s) return s;
     weft_weight *w = malloc(sizeof *w);
     whole.memory = w ? cpu_arena_take(&b->arena, want) : (cpu_memory){NULL, NULL};
@@ -245,35 +309,12 @@ weft_status cpu_weight_new(weft_backend *b, const weft_tensor *t, weft_weight **
     *w = whole;
     cpu_pool_run(b->pool, pack_item, w, (uint32_t)(w->matrices * w->tiles));
     w->data = w->memory.at;
-    w->source = NULL;
-    *out = w;
-    return WEFT_OK;
-}
-
-/* ---- weights left in the file ---- */
-
-void cpu_weight_drop_room(weft_backend *b)
-{
-    if (b->tile_room) munmap(b->tile_room, (size_t)b->threads * 2 * b->tile_room_bytes);
-    b->tile_room = NULL;
-    b->tile_room_bytes = 0;
-}
-
-/* Room for two tiles a thread: gate's and up's. */
-static weft_status grow_room(weft_backend *b, size_t tile_bytes, weft_error *err)
-{
-    size_t bytes;
-    if (tile_bytes <= b->tile_room_bytes) return WEFT_OK;
-    tile_bytes = cpu_divide_up(tile_bytes, ROOM_ALIGN) * ROOM_ALIGN;
-    if (weft_size_mul(tile_bytes, (size_t)b->threads * 2, &bytes))
-        return weft_fail(err, WEFT_E_MEMORY, "room for tiles of %zu bytes: too large", tile_bytes);
-    void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (map == MAP_FAILED)
-        return weft_fail_errno(err, WEFT_E_MEMORY, "room for tiles of %zu bytes", tile_bytes);
-    cpu_weight_drop_room(b);
-    b->tile_room = map;
-    b->tile_room_bytes = tile_bytes;
-    return WEFT_OK;
+    s = cpu_failure(b, err);
+    if (s)
+        cpu_weight_free(w);
+    else
+        *out = w;
+    return s;
 }
 
 weft_status cpu_weight_map(weft_backend *b, const weft_tensor *t, weft_weight **out,
@@ -282,7 +323,7 @@ weft_status cpu_weight_map(weft_backend *b, const weft_tensor *t, weft_weight **
     weft_weight whole;
     size_t repacked = 0;
     weft_status s = describe(b, t, &whole, &repacked, err);
-    if (!s) s = grow_room(b, whole.tile_bytes, err);
+    if (!s) s = grow_room(&whole, err);
     if (s) return s;
     weft_weight *w = malloc(sizeof *w);
     if (!w) return weft_fail(err, WEFT_E_MEMORY, "tensor %s: out of memory", t->name);
@@ -291,15 +332,10 @@ weft_status cpu_weight_map(weft_backend *b, const weft_tensor *t, weft_weight **
     return WEFT_OK;
 }
 
-/* Without it a matrix that is not in the page cache is read by single faults, each waiting for the disk. */
 void cpu_weight_ahead(const weft_weight *w, size_t matrix)
 {
-    if (!w->source) return;
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     const size_t bytes = w->rows * w->row_bytes;
-    uintptr_t from = (uintptr_t)(w->source + matrix * bytes), to = from + bytes;
-    from = from / page * page;
-    (void)madvise((void *)from, to - from, MADV_WILLNEED); /* advice: only speed depends on it */
+    if (!w->data) weft_tensor_ahead(&w->from, matrix * bytes, bytes);
 }
 
 void cpu_weight_free(weft_weight *w)

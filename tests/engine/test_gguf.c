@@ -418,14 +418,14 @@ static void released_pages_come_back(void **state)
     assert_int_equal(weft_gguf_open(&mapped, path, &err), WEFT_OK);
     const weft_tensor *t = weft_gguf_tensor_at(mapped, 0);
     assert_memory_equal(t->data, rows, ROWS * 16);
-    weft_gguf_release(mapped, t);
+    weft_tensor_release(t);
     assert_memory_equal(t->data, rows, ROWS * 16);
     assert_int_equal(weft_gguf_file_bytes(mapped), bytes.size);
     weft_gguf_close(mapped);
     /* Borrowed memory is no page cache: the same advice would erase it. */
     if (weft_gguf_open_memory(&borrowed, bytes.data, bytes.size, &err)) fail_msg("%s", err.message);
     t = weft_gguf_tensor_at(borrowed, 0);
-    weft_gguf_release(borrowed, t);
+    weft_tensor_release(t);
     assert_memory_equal(t->data, rows, ROWS * 16);
     weft_gguf_close(borrowed);
     weft_buffer_free(&bytes);
@@ -528,7 +528,7 @@ static size_t walk(const weft_gguf *file)
         const unsigned char *data = t->data;
         assert_ptr_equal(weft_gguf_tensor_find(file, t->name), t);
         assert_true(t->bytes > 0 && data[0] + data[t->bytes - 1] < 512);
-        weft_gguf_release(file, t);
+        weft_tensor_release(t);
     }
     weft_gguf_fingerprint(file, digest);
     return walk_tokenizer(file);

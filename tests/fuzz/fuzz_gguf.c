@@ -81,7 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check(weft_gguf_tensor_find(file, t->name) == t);
         check(t->bytes > 0);
         check_text((weft_text){t->data, t->bytes}, data, size);
-        weft_gguf_release(file, t);
+        weft_tensor_release(t);
     }
     weft_gguf_fingerprint(file, digest);
     walk_tokenizer(file);
