@@ -1,9 +1,9 @@
 /* GGUF files as the engine sees them: one or more parts behind one table of tensors.
  *
  * A model split into parts is PREFIX-00001-of-0000N.gguf and so on; the first part holds the
- * metadata, every part its own tensor table and data. Parts are mapped read-only and stay mapped. A look at
- * the mapping of a file that somebody has cut ends the process with SIGBUS; so tables and metadata are looked
- * up there, when a file is opened, and weights are read (gguf_data.c).
+ * metadata, every part its own tensor table and data. Parts are mapped read-only. A look at the mapping of a file
+ * that somebody has cut ends the process with SIGBUS; so it serves to check header and metadata when a file is
+ * opened, which are then copied, and weights are read (gguf_data.c).
  *
  * The reader (gguf_read.c) checks each part; here remain the rules between parts: all there, none
  * twice, no tensor name twice.
@@ -82,6 +82,24 @@ static weft_status map_part(gguf_part *part, const char *path, weft_error *err)
     return WEFT_OK;
 }
 
+/* Header and metadata become memory of our own, at the addresses where they were checked: their texts are looked
+ * up for as long as the file is open, and it may be cut. */
+static weft_status keep_metadata(gguf_part *part, const char *path, weft_error *err)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = (part->data_start + page - 1) / page * page;
+    const size_t n = bytes < part->size ? bytes : part->size;
+    void *own = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (own == MAP_FAILED) return weft_fail_errno(err, WEFT_E_MEMORY, "open %s: metadata", path);
+    weft_status s = gguf_read(&part->file, "metadata", 0, n, own, err);
+    if (!s && memcmp(own, part->base, part->data_start) != 0)
+        s = weft_fail(err, WEFT_E_MODEL, "open %s: it is being written; try again when it is complete", path);
+    if (!s && (mprotect(own, bytes, PROT_READ) ||
+               mremap(own, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, part->base) == MAP_FAILED))
+        s = weft_fail_errno(err, WEFT_E_MEMORY, "open %s: metadata", path);
+    if (s) munmap(own, bytes);
+    return s;
+}
+
 static void unmap_part(gguf_part *part)
 {
     if (!part->mapped) return;
@@ -124,6 +142,7 @@ static weft_status open_part(weft_gguf *file, const char *path, int64_t number, 
     gguf_part *part = &file->part[number - 1];
     weft_status s = map_part(part, path, err);
     if (!s) s = gguf_part_read(part, path, err);
+    if (!s) s = keep_metadata(part, path, err);
     if (!s &&
         (part_int(part, "split.no", -1) != number - 1 || part_int(part, "split.count", -1) != n))
         s = weft_fail(err, WEFT_E_MODEL,
@@ -225,6 +244,7 @@ static weft_status open_file(weft_gguf **out, const char *path, const gguf_part 
     else if ((s = map_part(&file->part[0], path, err)))
         goto done;
     if ((s = gguf_part_read(&file->part[0], label, err))) goto done;
+    if (path && (s = keep_metadata(&file->part[0], path, err))) goto done;
     if ((s = open_rest(file, path, label, err))) goto done;
     if ((s = join(file, label, err))) goto done;
     *out = file;
@@ -365,10 +385,20 @@ size_t weft_gguf_file_bytes(const weft_gguf *file)
     return file->bytes;
 }
 
-void weft_gguf_fingerprint(const weft_gguf *file, uint8_t out[WEFT_DIGEST_BYTES])
+/* Up to SAMPLE_BYTES of a part's data, from byte `at` of them on. */
+static weft_status sample(const gguf_part *part, size_t at, size_t n, uint8_t *out, weft_error *err)
+{
+    if (part->mapped)
+        return gguf_read(&part->file, "samples", part->data_start + at, n, out, err);
+    memcpy(out, part->base + part->data_start + at, n);
+    return WEFT_OK;
+}
+
+weft_status weft_gguf_fingerprint(const weft_gguf *file, uint8_t out[WEFT_DIGEST_BYTES],
+                                  weft_error *err)
 {
     static const char domain[] = "weft gguf fingerprint 1";
-    uint8_t digest[WEFT_DIGEST_BYTES], next[WEFT_DIGEST_BYTES];
+    uint8_t digest[WEFT_DIGEST_BYTES], next[WEFT_DIGEST_BYTES], bytes[SAMPLE_BYTES];
     weft_blake2b_of(NULL, 0, domain, sizeof domain, digest);
     /* A chain: each digest is the prefix of the next. */
     for (size_t p = 0; p < file->n_parts; p++) {
@@ -380,10 +410,12 @@ void weft_gguf_fingerprint(const weft_gguf *file, uint8_t out[WEFT_DIGEST_BYTES]
         size_t step = data_bytes / SAMPLES;
         for (size_t i = 0; i < SAMPLES; i++) {
             size_t n = step < SAMPLE_BYTES ? step : SAMPLE_BYTES;
-            weft_blake2b_of(digest, sizeof digest, part->base + part->data_start + i * step, n,
-                            next);
+            weft_status status = sample(part, i * step, n, bytes, err);
+            if (status) return status;
+            weft_blake2b_of(digest, sizeof digest, bytes, n, next);
             memcpy(digest, next, sizeof digest);
         }
     }
     memcpy(out, digest, sizeof digest);
+    return WEFT_OK;
 }

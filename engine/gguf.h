@@ -63,7 +63,7 @@ typedef struct weft_tensor {
     weft_tensor_type type;
     uint32_t n_dims;       /* 1..4 */
     uint64_t dim[4];       /* dim[0] is the contiguous one (columns); unused are 1 */
-    const void *data;      /* inside the mapping */
+    const void *data;      /* inside the mapping, for tests and bytes in memory: see weft_tensor_read */
     size_t bytes;
     const weft_tensor_file *file; /* NULL: the bytes lie in memory alone */
     size_t offset;                /* of data in it */
@@ -104,14 +104,13 @@ weft_text weft_gguf_key_at(const weft_gguf *file, size_t i);
 size_t weft_gguf_file_bytes(const weft_gguf *file);
 /* Digest of what identifies the file cheaply: header, metadata, tensor table, size, and 4 KiB samples
  * spread over the data. */
-void weft_gguf_fingerprint(const weft_gguf *file, uint8_t out[WEFT_DIGEST_BYTES]);
+weft_status weft_gguf_fingerprint(const weft_gguf *file, uint8_t out[WEFT_DIGEST_BYTES],
+                                  weft_error *err);
 
 /* Copies n bytes of the tensor, from byte `at` on. Of a file they are read, not looked up in the mapping: if
  * somebody has cut the file, this is WEFT_E_STORAGE, where the mapping would end the process. */
 weft_status weft_tensor_read(const weft_tensor *tensor, size_t at, size_t n, void *out,
                              weft_error *err);
-/* Lets the pages of the mapping go that were looked up. */
-void weft_tensor_release(const weft_tensor *tensor);
 /* Tells the kernel that these bytes will be read: it begins, nobody waits. */
 void weft_tensor_ahead(const weft_tensor *tensor, size_t at, size_t n);
 

@@ -64,4 +64,8 @@ bool gguf_value_int(const gguf_value *value, uint64_t i, int64_t *out);
 bool gguf_value_float(const gguf_value *value, uint64_t i, double *out);
 weft_text gguf_value_text(const gguf_value *value, uint64_t i); /* type must be GGUF_STRING */
 
+/* n bytes from `offset` of a file on; `what` they are, for the message. WEFT_E_STORAGE: see weft_tensor_read. */
+weft_status gguf_read(const weft_tensor_file *file, const char *what, size_t offset, size_t n,
+                      void *out, weft_error *err);
+
 #endif

@@ -80,9 +80,8 @@ static weft_status read_info(weft_model *m, const char *path, weft_error *err)
         const weft_tensor *t = weft_gguf_tensor_at(m->file, i);
         info->n_params += (int64_t)(t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3]);
     }
-    weft_gguf_fingerprint(m->file, info->fingerprint);
-    for (size_t i = 0; i < weft_gguf_tensor_count(m->file); i++) /* pages around its samples */
-        weft_tensor_release(weft_gguf_tensor_at(m->file, i));
+    e = weft_gguf_fingerprint(m->file, info->fingerprint, err);
+    if (e) return e;
     memcpy(m->kv_identity, info->fingerprint, sizeof m->kv_identity);
     return WEFT_OK;
 }
