@@ -15,8 +15,8 @@ weft_status engine_kv_type(const char *name, weft_kv_type *out, weft_error *err)
 weft_status engine_memory(const weft_options *o, weft_engine_options *out, weft_error *err)
 {
     const char *text = weft_option_text(o, OPT_MEMORY);
-    out->limit_memory = strcmp(text, "auto") != 0;
-    if (out->limit_memory && weft_memory_parse(text, &out->memory, err))
+    out->limit_process = strcmp(text, "auto") != 0;
+    if (out->limit_process && weft_memory_parse(text, &out->memory, err))
         return weft_fail_prefix(err, "--memory");
     return WEFT_OK;
 }

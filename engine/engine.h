@@ -44,9 +44,11 @@ typedef struct weft_engine_options {
     int64_t context; /* most tokens on a timeline; 0: the model's own context length */
     int chunk;       /* prefill chunk in tokens; 0: chosen by the engine. Never visible in logits */
     bool vocab_only; /* tokenizer and metadata, no weights */
-    /* Weights in memory: as many as fit what is available, or with limit_memory at most `memory` bytes. The
-     * others are read from the file each time, with the same results, slower: it must stay as it is. */
-    bool limit_memory;
+    /* How many weights are in memory: as many as fit what is available; with limit_memory, `memory` bytes of them;
+     * with limit_process, as many as keep the whole process's resident memory within `memory` bytes, keys and
+     * values of `context` tokens (0: of 4,096) counted. The others are read from the file, with the same results,
+     * slower: it must stay as it is. WEFT_E_LIMIT: the process alone takes more; the message says the least. */
+    bool limit_memory, limit_process;
     size_t memory;
     const char *prefix_dir; /* where its timelines share pages with other runs; NULL: nowhere */
     const uint8_t *file_digest; /* of the whole file, where it is known: pages are named by it. NULL:
@@ -71,6 +73,9 @@ typedef struct weft_model_info {
     int64_t n_params, n_vocab, n_layer, n_embd, n_head, n_head_kv, context_length, context;
     size_t file_bytes, weight_bytes; /* on disk; in memory after repacking */
     size_t mapped_bytes;             /* of weights that stay in the file */
+    size_t pool_bytes, pool_experts; /* of memory for those of the file's experts that are worth it */
+    size_t file_experts;             /* experts that stay in the file, of all layers */
+    size_t least_bytes;              /* the least limit_process; 0: not asked for */
     size_t step_bytes;               /* of weights that one token reads */
     size_t kv_page_bytes;            /* 64 positions */
     size_t kv_page_file_bytes;       /* and as a file */
@@ -82,6 +87,13 @@ const weft_model_info *weft_model_get_info(const weft_model *model);
 const char *weft_best_backend(void);
 /* A notice if weights stay in the file ("... of ... MiB of weights stay in the file: ..."), or NULL. */
 const char *weft_model_memory_notice(const weft_model *model);
+/* Experts that evaluation needed, where they stay in the file. */
+typedef struct weft_expert_counts {
+    int64_t hits, misses;   /* in memory already; read from the file */
+    int64_t read_bytes;
+    int64_t guesses, right; /* of experts not in memory: read ahead as likely; those of them that were then needed */
+} weft_expert_counts;
+weft_expert_counts weft_model_expert_counts(const weft_model *model);
 /* Tensor types with counts and bytes: {"Q4_K":[169,bytes],...} as a cJSON object, caller frees. */
 cJSON *weft_model_tensor_types(const weft_model *model);
 /* Bytes of memory a run of n tokens needs beyond the weights (KV and scratch). */

@@ -104,31 +104,6 @@ static weft_status read_vocabulary_info(weft_model *m, weft_error *err)
     return WEFT_OK;
 }
 
-/* What a token reads of the weights: of a stack of experts only its share. */
-static size_t step_bytes(const weft_model *m)
-{
-    size_t bytes = m->placement.memory_bytes + m->placement.mapped_bytes;
-    for (size_t i = 0; m->h.n_expert && i < weft_gguf_tensor_count(m->file); i++) {
-        const weft_tensor *t = weft_gguf_tensor_at(m->file, i);
-        if (t->dim[1] > 1 && t->dim[2] > 1)
-            bytes -= t->bytes / m->h.n_expert * (m->h.n_expert - m->h.n_expert_used);
-    }
-    return bytes;
-}
-
-static weft_status place_weights(weft_model *m, const weft_engine_options *o, weft_error *err)
-{
-    bool memory;
-    weft_status e = weft_placement_new(&m->placement, m->file, o, err);
-    if (e) return e;
-    m->memory_notice = weft_placement_notice(&m->placement, o, &memory);
-    if (memory) return weft_fail(err, WEFT_E_MEMORY, "weights: out of memory");
-    m->info.weight_bytes = m->placement.memory_bytes;
-    m->info.mapped_bytes = m->placement.mapped_bytes;
-    m->info.step_bytes = step_bytes(m);
-    return WEFT_OK;
-}
-
 static weft_status read_hparams(weft_model *m, const weft_engine_options *o, weft_error *err)
 {
     weft_status e = weft_hparams_read(m->file, &m->h, err);
@@ -140,6 +115,7 @@ static weft_status read_hparams(weft_model *m, const weft_engine_options *o, wef
                          (long long)o->context, (long long)h->context_length);
     m->context = o->context ? o->context : h->context_length;
     m->kv = (weft_kv_layout){o->kv_type, h->n_layer, h->n_head_kv, h->head_dim, h->head_dim};
+    m->info.n_vocab = h->n_vocab;
     return WEFT_OK;
 }
 
@@ -192,6 +168,21 @@ static void size_scratch(weft_model *m, int wanted_chunk)
     m->scratch.bytes = (m->scratch.bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
 }
 
+static weft_status reserve_backend(weft_model *m, weft_error *err)
+{
+    const weft_hparams *h = &m->h;
+    const size_t chunk = (size_t)m->chunk;
+    scratch_part part[SCRATCH_PARTS];
+    size_t columns = 0;
+    scratch_parts(m, part);
+    for (size_t i = 0; i < SCRATCH_PARTS; i++) columns = part[i].width > columns ? part[i].width : columns;
+    size_t most = chunk > 2 * WEFT_LOGIT_ROWS ? chunk : 2 * WEFT_LOGIT_ROWS;
+    weft_status e = m->ops->reserve(m->backend, most, columns, err);
+    if (e || !h->n_expert) return e;
+    const weft_experts_size size = {chunk, h->n_expert, h->n_expert_used, h->n_embd, h->n_ff_expert};
+    return m->ops->reserve_experts(m->backend, &size, err);
+}
+
 static weft_status new_scratch(weft_model *m, weft_error *err)
 {
     const weft_hparams *h = &m->h;
@@ -204,19 +195,73 @@ static weft_status new_scratch(weft_model *m, weft_error *err)
     if (!s->memory || !s->row || !s->pick)
         return weft_fail(err, WEFT_E_MEMORY, "scratch of %zu MiB: out of memory", s->bytes >> 20);
     float *next = s->memory;
-    size_t columns = 0;
     scratch_parts(m, part);
     for (size_t i = 0; i < SCRATCH_PARTS; i++) {
         *part[i].at = next;
         next += (part[i].width * chunk + SCRATCH_STEP - 1) / SCRATCH_STEP * SCRATCH_STEP;
-        if (part[i].width > columns) columns = part[i].width;
     }
     s->last = next;
-    size_t most = chunk > 2 * WEFT_LOGIT_ROWS ? chunk : 2 * WEFT_LOGIT_ROWS;
-    weft_status e = m->ops->reserve(m->backend, most, columns, err);
-    if (e || !h->n_expert) return e;
-    const weft_experts_size size = {chunk, h->n_expert, h->n_expert_used, h->n_embd, h->n_ff_expert};
-    return m->ops->reserve_experts(m->backend, &size, err);
+    return reserve_backend(m, err);
+}
+
+/* ---- where the weights go ---- */
+
+enum {
+    RESERVED_TOKENS = 4096,   /* whose keys and values a limit of the process counts, unless the context is said */
+    OTHER_BYTES = 24 << 20    /* the log, masks, tools, what the allocator keeps: 10 to 20 MiB in a run */
+};
+
+/* What a token reads of the weights: of a layer's experts only its share. */
+static size_t step_bytes(const weft_model *m)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < weft_gguf_tensor_count(m->file); i++) {
+        const weft_tensor *t = weft_gguf_tensor_at(m->file, i);
+        if (t->dim[1] == 1 || (t == weft_gguf_tensor_find(m->file, "token_embd.weight") &&
+                               weft_gguf_tensor_find(m->file, "output.weight")))
+            continue;
+        bytes += m->h.n_expert && strstr(t->name, "_exps.") ? t->bytes / m->h.n_expert * m->h.n_expert_used : t->bytes;
+    }
+    return bytes;
+}
+
+/* What the process will hold beside its matrices. */
+static size_t fixed_bytes(const weft_model *m, const weft_backend *b, const weft_ops *ops,
+                          const weft_engine_options *o)
+{
+    const int64_t tokens = o->context                     ? o->context
+                           : m->context < RESERVED_TOKENS ? m->context
+                                                          : RESERVED_TOKENS;
+    size_t vectors = 0, room = 0;
+    for (size_t i = 0; i < weft_gguf_tensor_count(m->file); i++) {
+        const weft_tensor *t = weft_gguf_tensor_at(m->file, i);
+        if (t->dim[1] == 1) vectors += t->bytes;
+        const size_t needs = t->dim[1] == 1 ? 0 : weft_cpu_room_bytes(t);
+        if (needs > room) room = needs;
+    }
+    return weft_memory_resident() + weft_model_memory(m, tokens) + vectors +
+           room * (size_t)weft_cpu_backend_threads(b) + (ops->scratch_bytes ? ops->scratch_bytes(b) : 0) +
+           OTHER_BYTES;
+}
+
+static weft_status place_weights(weft_model *m, const weft_engine_options *o, weft_error *err)
+{
+    bool memory;
+    const size_t fixed = o->limit_process ? fixed_bytes(m, m->backend, m->ops, o) : 0;
+    const uint32_t n_used = m->h.n_expert ? m->h.n_expert_used : 1;
+    weft_status e = weft_placement_new(&m->placement, m->file, fixed, n_used, o, err);
+    if (e) return e;
+    m->memory_notice = weft_placement_notice(&m->placement, o, &memory);
+    if (memory) return weft_fail(err, WEFT_E_MEMORY, "weights: out of memory");
+    const weft_placement *p = &m->placement;
+    m->info.weight_bytes = p->memory_bytes;
+    m->info.mapped_bytes = p->mapped_bytes;
+    m->info.pool_bytes = p->pool_bytes;
+    m->info.pool_experts = p->n_slot;
+    m->info.file_experts = p->n_slot ? p->n_expert : 0;
+    m->info.least_bytes = o->limit_process ? p->least : 0;
+    m->info.step_bytes = step_bytes(m);
+    return o->vocab_only ? WEFT_OK : weft_placement_check(p, o, err);
 }
 
 /* What operations are given lies on the device too. */
@@ -259,18 +304,32 @@ static void describe_shape(weft_model *m)
 static weft_status open_weights(weft_model *m, const weft_engine_options *o, weft_error *err)
 {
     weft_status e = read_hparams(m, o, err);
-    if (!e) e = place_weights(m, o, err);
-    if (!e) e = weft_cpu_backend_new(&m->backend, &m->ops, o->isa, o->threads, err);
-    if (!e) e = weft_transformer_load(m, o, err);
+    if (!e) describe_shape(m);
     if (!e) size_scratch(m, o->chunk);
+    if (!e) e = weft_cpu_backend_new(&m->backend, &m->ops, o->isa, o->threads, err);
     if (!e) e = new_scratch(m, err);
+    if (!e) e = place_weights(m, o, err);
+    if (!e) e = weft_transformer_load(m, o, err);
     if (!e) e = step_state_new(&m->step, m, err);
     if (!e && m->ops->device) e = place_on_device(m, err);
     if (e) return e;
     m->info.backend = m->ops->name;
     m->info.threads = weft_cpu_backend_threads(m->backend);
-    describe_shape(m);
     return WEFT_OK;
+}
+
+/* For a model that is not going to be loaded: with a limit of the process the backend's scratch is asked for, not
+ * touched, and given back. */
+static weft_status place_unopened(weft_model *m, const weft_engine_options *o, weft_error *err)
+{
+    if (!o->limit_process) return place_weights(m, o, err);
+    weft_status e = weft_cpu_backend_new(&m->backend, &m->ops, o->isa, o->threads, err);
+    if (!e) e = reserve_backend(m, err);
+    if (!e) e = place_weights(m, o, err);
+    weft_cpu_backend_free(m->backend);
+    m->backend = NULL;
+    m->ops = NULL;
+    return e;
 }
 
 typedef struct vocabulary_job {
@@ -286,13 +345,15 @@ static void *load_vocabulary(void *context)
     return NULL;
 }
 
-/* The vocabulary takes 0.1 s of one core, before the weights or, here, beside them. Its complaint goes first:
- * without a vocabulary the weights' is not of interest. */
+/* The vocabulary takes 0.1 s of one core, before the weights or, here, beside them; but where the process has a
+ * limit, it must be there to be counted. Its complaint goes first: without a vocabulary the weights' is not of
+ * interest. */
 static weft_status open_parts(weft_model *m, const weft_engine_options *o, weft_error *err)
 {
     vocabulary_job job = {.model = m};
     pthread_t thread;
-    const bool beside = !o->vocab_only && pthread_create(&thread, NULL, load_vocabulary, &job) == 0;
+    const bool beside = !o->vocab_only && !o->limit_process &&
+                        pthread_create(&thread, NULL, load_vocabulary, &job) == 0;
     if (!beside) load_vocabulary(&job);
     weft_status weights = WEFT_OK;
     if (!o->vocab_only && (beside || !job.status)) weights = open_weights(m, o, err);
@@ -335,9 +396,9 @@ weft_status weft_model_open(weft_model **out, const char *path, const weft_engin
     if (!e) e = share_pages(m, o, err);
     /* a vocabulary may come without a model, or with one of an architecture not known here */
     if (!e && o->vocab_only && !read_hparams(m, o, &own) && !check_vocabulary(m, &own)) {
-        e = place_weights(m, o, err);
-        size_scratch(m, o->chunk);
         describe_shape(m);
+        size_scratch(m, o->chunk);
+        e = place_unopened(m, o, err);
     }
     if (e) {
         weft_fail_prefix(err, "model %s", path);
@@ -416,6 +477,13 @@ const char *weft_model_vocabulary_notice(const weft_model *model)
 const char *weft_model_memory_notice(const weft_model *model)
 {
     return model->memory_notice;
+}
+
+weft_expert_counts weft_model_expert_counts(const weft_model *model)
+{
+    weft_expert_counts counts = {0};
+    if (model->ops && model->ops->experts_counts) model->ops->experts_counts(model->backend, &counts);
+    return counts;
 }
 
 static void add_type(cJSON *types, const weft_gguf *file, weft_tensor_type type)

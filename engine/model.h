@@ -56,6 +56,7 @@ struct weft_model {
 
     weft_hparams h;
     weft_placement placement;
+    bool guesses_experts;         /* some are in the file: those of the next layer are guessed, to be read ahead */
     weft_layer *layer;            /* [h.n_layer] */
     const weft_tensor *embedding; /* [n_vocab][n_embd], its rows are read from the file */
     weft_weight *output;          /* [n_vocab][n_embd] */

@@ -221,6 +221,17 @@ typedef struct weft_ops {
      * expert. Of the experts only those picked are read, once a call. x and out [n][n_embd] */
     void (*experts)(weft_backend *, const weft_experts *, const weft_pick *pick, const float *x,
                     size_t n, float *out);
+
+    /* Experts in the file, through a pool of memory; NULL, all four: not on this backend. */
+    /* The experts of stacks made by weight_map get n_slot slots, in which those used last and most often stay; the
+     * pool belongs to gate. Without one each expert is read and repacked whenever it is used. */
+    weft_status (*experts_pool)(weft_backend *, weft_weight *gate, weft_weight *up, weft_weight *down,
+                                size_t n_slot, weft_error *);
+    /* These picks are likely to come in the next call with these experts. No result depends on it. */
+    void (*experts_soon)(weft_backend *, const weft_experts *, const weft_pick *pick, size_t n);
+    void (*experts_counts)(const weft_backend *, weft_expert_counts *out);
+    /* Bytes that scratch may take by what was reserved so far; most of it is never touched. */
+    size_t (*scratch_bytes)(const weft_backend *);
 } weft_ops;
 
 /* isa NULL: the best of this CPU. WEFT_E_USAGE for an unknown one, WEFT_E_MODEL if the CPU lacks it. */
@@ -230,6 +241,10 @@ void weft_cpu_backend_free(weft_backend *backend);
 /* The name that isa NULL comes to. */
 const char *weft_cpu_backend_best(void);
 int weft_cpu_backend_threads(const weft_backend *backend);
+/* What weight_new takes for a tensor: about its size in the file, more for the types with grids. */
+size_t weft_cpu_packed_bytes(const weft_tensor *tensor);
+/* What a thread takes beside to read and repack it. */
+size_t weft_cpu_room_bytes(const weft_tensor *tensor);
 
 /* Deterministic mathematics used outside the kernels too (sampling, reference checks): the same
  * operations at each vector width. */

@@ -169,6 +169,14 @@ static void experts(weft_backend *b, const weft_experts *w, const weft_pick *pic
     count(p, EXPERTS, begin, 0);
 }
 
+static void experts_soon(weft_backend *b, const weft_experts *w, const weft_pick *pick, size_t n)
+{
+    struct weft_profile *p = profile_of(b);
+    int64_t begin = weft_monotonic_ns();
+    p->ops->experts_soon(p->backend, w, pick, n);
+    count(p, EXPERTS, begin, 0);
+}
+
 static weft_status failure(weft_backend *b, weft_error *err)
 {
     struct weft_profile *p = profile_of(b);
@@ -192,7 +200,11 @@ weft_status weft_profile_begin(weft_profile **out, weft_model *model, weft_error
     p->timed.weight_map = NULL;
     p->timed.reserve = NULL;
     p->timed.reserve_experts = NULL;
+    p->timed.experts_pool = NULL;
+    p->timed.experts_counts = NULL;
+    p->timed.scratch_bytes = NULL;
     p->timed.failure = failure;
+    if (p->ops->experts_soon) p->timed.experts_soon = experts_soon;
     p->timed.embed = embed;
     p->timed.matmul = matmul;
     p->timed.gated = gated;

@@ -155,6 +155,16 @@ static weft_status load_dense(loader *l, uint32_t i, weft_layer *w)
     return e;
 }
 
+/* Experts that stay in the file get their share of the pool. */
+static weft_status pool_experts(loader *l, uint32_t i, weft_layer *w)
+{
+    weft_model *m = l->model;
+    const uint32_t slots = weft_placement_slots(&m->placement, i);
+    if (slots == 0 || !m->ops->experts_pool) return WEFT_OK;
+    m->guesses_experts = m->ops->experts_soon != NULL;
+    return m->ops->experts_pool(m->backend, w->gate, w->up, w->down, slots, l->err);
+}
+
 static weft_status load_experts(loader *l, uint32_t i, weft_layer *w)
 {
     const weft_hparams *h = &l->model->h;
@@ -164,7 +174,7 @@ static weft_status load_experts(loader *l, uint32_t i, weft_layer *w)
     if (!e) e = stack(l, layer_name(s, i, "ffn_gate_exps.weight"), h->n_embd, n_ff, n, &w->gate);
     if (!e) e = stack(l, layer_name(s, i, "ffn_up_exps.weight"), h->n_embd, n_ff, n, &w->up);
     if (!e) e = stack(l, layer_name(s, i, "ffn_down_exps.weight"), n_ff, h->n_embd, n, &w->down);
-    return e;
+    return e ? e : pool_experts(l, i, w);
 }
 
 static weft_status load_feed_forward(loader *l, uint32_t i, weft_layer *w)

@@ -87,20 +87,45 @@ static void attend(weft_model *m, uint32_t layer, const weft_row *row, size_t n)
     o->add(m->backend, s->x, s->branch, n * h->n_embd);
 }
 
-/* The experts of each token, of `normed` into `branch`. */
-static void run_experts(weft_model *m, const weft_layer *w, size_t n)
+/* Which experts each token takes: of `normed` into `pick`. */
+static void choose_experts(weft_model *m, const weft_layer *w, size_t n)
 {
     const weft_hparams *h = &m->h;
     const weft_scratch *s = &m->scratch;
     const weft_routing routing = {h->n_expert, h->n_expert_used, h->expert_normalise,
                                   h->expert_scale};
-    const weft_experts experts = {w->gate, w->up, w->down, h->activation, h->n_expert_used};
     const weft_weight *const weight[] = {w->router};
     const float *const bias[] = {NULL};
     float *const y[] = {s->scores};
     m->ops->matmul(m->backend, weight, bias, y, 1, s->normed, n);
     m->ops->route(m->backend, &routing, s->scores, n, s->pick);
-    m->ops->experts(m->backend, &experts, s->pick, s->normed, n, s->branch);
+}
+
+static weft_experts experts_of(const weft_model *m, const weft_layer *w)
+{
+    return (weft_experts){w->gate, w->up, w->down, m->h.activation, m->h.n_expert_used};
+}
+
+/* The experts of each token, of `normed` into `branch`. */
+static void run_experts(weft_model *m, const weft_layer *w, size_t n)
+{
+    const weft_experts experts = experts_of(m, w);
+    choose_experts(m, w, n);
+    m->ops->experts(m->backend, &experts, m->scratch.pick, m->scratch.normed, n, m->scratch.branch);
+}
+
+/* The next layer's router asked one attention too early: what it says is likely, and what of that is in no slot is
+ * read ahead while the attention runs. Only for a few tokens; a prompt takes most experts. */
+static void guess_experts(weft_model *m, uint32_t layer, size_t n)
+{
+    enum { FEW = 8 };
+    const weft_scratch *s = &m->scratch;
+    const weft_layer *next = &m->layer[layer + 1];
+    if (!m->guesses_experts || n > FEW || layer + 1 == m->h.n_layer || !next->router) return;
+    const weft_experts experts = experts_of(m, next);
+    m->ops->rms_norm(m->backend, s->x, next->ffn_norm, m->h.norm_eps, n, m->h.n_embd, s->normed);
+    choose_experts(m, next, n);
+    m->ops->experts_soon(m->backend, &experts, s->pick, n);
 }
 
 static void feed_forward(weft_model *m, const weft_layer *w, size_t n)
@@ -138,6 +163,7 @@ static void forward(weft_model *m, const weft_pass *pass)
         }
         attend(m, layer, row, n);
         feed_forward(m, &m->layer[layer], n);
+        guess_experts(m, layer, n);
     }
 }
 

@@ -3,7 +3,7 @@
  * Scratch is one anonymous mapping, laid out once by reserve; its parts are upper bounds and mostly never
  * touched, so they cost address space and no memory.
  */
-#include "engine/cpu/cpu.h"
+#include "engine/cpu/cache.h"
 #include "engine/cpu/dequant.h"
 
 #include <assert.h>
@@ -155,7 +155,18 @@ static void add(weft_backend *b, float *x, const float *y, size_t n)
 
 static size_t weight_bytes(const weft_weight *w)
 {
+    if (w->cache) return w->cache->bytes;
     return w->data ? w->matrices * w->tiles * w->tile_bytes : 0;
+}
+
+static void experts_counts(const weft_backend *b, weft_expert_counts *out)
+{
+    *out = b->counts;
+}
+
+static size_t scratch_bytes(const weft_backend *b)
+{
+    return b->scratch_bytes + b->experts.bytes;
 }
 
 /* ---- life cycle ---- */
@@ -212,7 +223,11 @@ weft_status weft_cpu_backend_new(weft_backend **out, const weft_ops **out_ops, c
                         .add = add,
                         .reserve_experts = cpu_experts_reserve,
                         .route = cpu_route,
-                        .experts = cpu_experts_run};
+                        .experts = cpu_experts_run,
+                        .experts_pool = cpu_experts_pool,
+                        .experts_soon = cpu_experts_soon,
+                        .experts_counts = experts_counts,
+                        .scratch_bytes = scratch_bytes};
     *out = b;
     *out_ops = &b->ops;
     return WEFT_OK;

@@ -9,6 +9,8 @@
 
 #include <stdatomic.h>
 
+typedef struct cpu_cache cpu_cache;
+
 /* A stack of matrices of one shape; most stacks hold one. Either repacked, or left in the file: then a tile
  * is packed into a thread's own room each time it is needed, and the same kernels run over it. */
 struct weft_weight {
@@ -23,6 +25,7 @@ struct weft_weight {
     size_t tiles, tile_bytes; /* of one matrix */
     size_t row_bytes;
     size_t count; /* blocks in a tile (F formats: columns) */
+    cpu_cache *cache; /* of a stack of experts left in the file: with those of its up and down; or NULL */
 };
 
 enum { CPU_ATTENTION_ITEMS = 4 }; /* of a thread: enough to even out what else the machine does */
@@ -65,6 +68,7 @@ struct weft_backend {
     size_t room_tile_bytes, room_row_bytes;
     atomic_bool failed; /* a read did; then zeros were taken instead, and the results are worth nothing */
     weft_error failure;
+    weft_expert_counts counts;
     cpu_experts experts;
 
     /* of reserve: one mapping, never grown by an op */
@@ -90,6 +94,8 @@ weft_status cpu_weight_map(weft_backend *b, const weft_tensor *t, weft_weight **
                            weft_error *err);
 void cpu_weight_free(weft_weight *w);
 void cpu_weight_drop_room(weft_backend *b);
+/* Each room of a thread then has space for a tile and for rows of so many bytes. Not between an op's forks. */
+weft_status cpu_room_grow(weft_backend *b, size_t tile_bytes, size_t row_bytes, weft_error *err);
 /* Notes the first failure since the last cpu_failure. Any thread. */
 void cpu_fail(weft_backend *b, const weft_error *err);
 weft_status cpu_failure(weft_backend *b, weft_error *err);
@@ -120,6 +126,9 @@ void cpu_matmul(weft_backend *b, const weft_weight *const *w, const float *const
                 float *const *y, size_t n_w, const float *x, size_t n);
 void cpu_gated(weft_backend *b, const weft_weight *gate, const weft_weight *up, weft_activation act,
                const float *x, size_t n, float *out);
+void cpu_experts_soon(weft_backend *b, const weft_experts *w, const weft_pick *pick, size_t n);
+weft_status cpu_experts_pool(weft_backend *b, weft_weight *gate, weft_weight *up, weft_weight *down,
+                             size_t n_slot, weft_error *err);
 weft_status cpu_experts_reserve(weft_backend *b, const weft_experts_size *s, weft_error *err);
 void cpu_experts_drop(weft_backend *b);
 void cpu_route(weft_backend *b, const weft_routing *r, float *scores, size_t n, weft_pick *out);

@@ -7,7 +7,12 @@
  * ranks, so its result knows nothing of who else chose the same expert.
  *
  * Floor of decode: the read of the chosen experts. The five steps are four forks at most.
+ *
+ * Experts in the file come through a cache (cache.c). Those that it has are computed first; those that it lacks
+ * follow in waves, and while one wave is computed the kernel reads for the next. A wave is as many experts as a
+ * token takes: with more at once, a prompt would drive out what it will want again.
  */
+#include "engine/cpu/cache.h"
 #include "engine/cpu/product.h"
 
 #include <assert.h>
@@ -119,46 +124,60 @@ typedef struct call {
     const float *x;
     size_t n, groups, panels;
     float *out;
+    size_t hits;        /* of the groups: they stand first */
+    size_t from, wave;  /* the groups of the wave under way */
     cpu_product *(*product)(cpu_group *); /* of the step under way */
     size_t run;                           /* tiles of an item */
 } call;
+
+/* Groups of the experts that are (in_slot) or are not in a slot of the cache. */
+static void add_groups(call *c, bool in_slot, uint32_t *row)
+{
+    const cpu_experts *s = &c->b->experts;
+    const cpu_cache *cache = c->w->gate->cache;
+    for (size_t e = 0; e < c->w->gate->matrices; e++) {
+        const uint32_t n = s->count[e];
+        if (n == 0 || (cache && cache->residents.slot_of[e] != CPU_NO_SLOT) != in_slot) continue;
+        s->group[c->groups] =
+            (cpu_group){.expert = (uint32_t)e, .row = *row, .n = n, .panel = (uint32_t)c->panels};
+        for (size_t i = 0; i < cpu_divide_up(n, CPU_WIDTH); i++)
+            s->owner[c->panels++] = (uint32_t)c->groups;
+        c->groups++;
+        *row += n;
+    }
+}
 
 /* Counting sort by expert: count becomes each expert's first row, then place each pick's row. */
 static void sort_by_expert(call *c)
 {
     const cpu_experts *s = &c->b->experts;
     const size_t rows = c->n * c->w->n_used, n_expert = c->w->gate->matrices;
+    uint32_t row = 0;
     memset(s->count, 0, n_expert * sizeof *s->count);
     for (size_t i = 0; i < rows; i++) {
         assert(c->pick[i].expert < n_expert);
         s->count[c->pick[i].expert]++;
     }
-    uint32_t row = 0, panel = 0;
-    for (size_t e = 0; e < n_expert; e++) {
-        const uint32_t n = s->count[e];
-        s->count[e] = row;
-        if (n == 0) continue;
-        s->group[c->groups] = (cpu_group){.expert = (uint32_t)e, .row = row, .n = n, .panel = panel};
-        for (size_t i = 0; i < cpu_divide_up(n, CPU_WIDTH); i++)
-            s->owner[panel++] = (uint32_t)c->groups;
-        c->groups++;
-        row += n;
-    }
+    if (c->w->gate->cache) add_groups(c, true, &row);
+    c->hits = c->groups;
+    add_groups(c, false, &row);
+    for (size_t i = 0; i < c->groups; i++) s->count[s->group[i].expert] = s->group[i].row;
     for (size_t i = 0; i < rows; i++) s->place[i] = s->count[c->pick[i].expert]++;
-    c->panels = panel;
 }
 
-/* The two products of each expert: rows of `gathered` through gate and up into `hidden`, those through down
- * back into `gathered`, which nobody reads any more. */
+/* The two products of each expert of the wave: rows of `gathered` through gate and up into `hidden`, those through
+ * down back into `gathered`, which nobody reads any more. */
 static void set_products(call *c)
 {
     const cpu_experts *s = &c->b->experts;
+    const cpu_cache *cache = c->w->gate->cache;
     const size_t n_embd = c->w->gate->columns, n_ff = c->w->gate->rows;
-    for (size_t i = 0; i < c->groups; i++) {
+    for (size_t i = c->from; i < c->from + c->wave; i++) {
         cpu_group *g = &s->group[i];
-        g->w[0] = c->w->gate;
-        g->w[1] = c->w->up;
-        g->w[2] = c->w->down;
+        const size_t matrix = cache ? cache->residents.slot_of[g->expert] : g->expert;
+        g->w[0] = cache ? &cache->slots[0] : c->w->gate;
+        g->w[1] = cache ? &cache->slots[1] : c->w->up;
+        g->w[2] = cache ? &cache->slots[2] : c->w->down;
         g->y[0] = s->hidden + g->row * n_ff;
         g->y[1] = s->gathered + g->row * n_embd;
         g->up = (cpu_product){.b = c->b,
@@ -166,7 +185,7 @@ static void set_products(call *c)
                               .n = g->n,
                               .columns = n_embd,
                               .w = g->w,
-                              .matrix = g->expert,
+                              .matrix = matrix,
                               .y = g->y,
                               .n_w = 2,
                               .gated = true,
@@ -178,14 +197,14 @@ static void set_products(call *c)
                                 .n = g->n,
                                 .columns = n_ff,
                                 .w = g->w + 2,
-                                .matrix = g->expert,
+                                .matrix = matrix,
                                 .y = g->y + 1,
                                 .n_w = 1,
                                 .quantised = s->quantised + g->panel * cpu_quantised_stride(n_ff),
                                 .floats = s->floats + g->panel * CPU_WIDTH * n_ff};
         cpu_product_begin(&g->up);
         cpu_product_begin(&g->down);
-        for (int k = 0; k < 3; k++) cpu_weight_ahead(g->w[k], g->expert);
+        for (int k = 0; k < CPU_PARTS; k++) cpu_weight_ahead(g->w[k], g->expert);
     }
 }
 
@@ -213,8 +232,8 @@ static void panel_item(void *context, uint32_t item, int thread)
 {
     const call *c = context;
     const cpu_experts *s = &c->b->experts;
-    const size_t segments = cpu_product_segments(c->product(&s->group[0]));
-    const size_t panel = item / segments;
+    const size_t segments = cpu_product_segments(c->product(&s->group[c->from]));
+    const size_t panel = s->group[c->from].panel + item / segments;
     cpu_group *g = &s->group[s->owner[panel]];
     cpu_product_panel(c->product(g), panel - g->panel, item % segments);
 }
@@ -222,7 +241,7 @@ static void panel_item(void *context, uint32_t item, int thread)
 static void tiles_item(void *context, uint32_t item, int thread)
 {
     const call *c = context;
-    cpu_group *group = c->b->experts.group;
+    cpu_group *group = c->b->experts.group + c->from;
     const size_t tiles = c->product(group)->w[0]->tiles, runs = cpu_divide_up(tiles, c->run);
     const size_t from = item % runs * c->run;
     cpu_product_tiles(c->product(&group[item / runs]), 0, from, cpu_min(from + c->run, tiles),
@@ -252,13 +271,92 @@ static void spread(call *c, void (*run)(void *, uint32_t, int), size_t items, si
 
 static void multiply(call *c, cpu_product *(*product)(cpu_group *))
 {
-    const cpu_product *first = product(&c->b->experts.group[0]);
-    const size_t tiles = first->w[0]->tiles, rows = c->n * c->w->n_used;
+    const cpu_group *group = c->b->experts.group, *last = &group[c->from + c->wave - 1];
+    const cpu_product *first = product(&c->b->experts.group[c->from]);
+    const size_t tiles = first->w[0]->tiles, rows = last->row + last->n - group[c->from].row;
+    const size_t panels = last->panel + cpu_product_panels(&last->up) - group[c->from].panel;
     c->product = product;
-    spread(c, panel_item, c->panels * cpu_product_segments(first), rows * first->columns);
-    c->run = cpu_product_run(c->b, rows / c->groups, tiles * c->groups, first->w[0]->tile_bytes);
-    cpu_pool_run(c->b->pool, tiles_item, c, (uint32_t)(cpu_divide_up(tiles, c->run) * c->groups));
+    spread(c, panel_item, panels * cpu_product_segments(first), rows * first->columns);
+    c->run = cpu_product_run(c->b, rows / c->wave, tiles * c->wave, first->w[0]->tile_bytes);
+    cpu_pool_run(c->b->pool, tiles_item, c, (uint32_t)(cpu_divide_up(tiles, c->run) * c->wave));
 }
+
+static void run_wave(call *c, size_t from, size_t n)
+{
+    if (n == 0) return;
+    c->from = from;
+    c->wave = n;
+    set_products(c);
+    multiply(c, up_of);
+    multiply(c, down_of);
+}
+
+/* ---- through the cache ---- */
+
+static size_t next_wave(const call *c, size_t from)
+{
+    return cpu_min(c->groups - from, cpu_min(c->w->n_used, c->w->gate->cache->residents.n_slot));
+}
+
+static void announce(const call *c, size_t from)
+{
+    for (size_t i = 0; i < next_wave(c, from); i++)
+        cpu_cache_ahead(c->w->gate->cache, c->b->experts.group[from + i].expert);
+}
+
+static void count(call *c)
+{
+    cpu_cache *cache = c->w->gate->cache;
+    weft_expert_counts *counts = &c->b->counts;
+    cpu_residents_begin(&cache->residents);
+    for (size_t i = 0; i < c->groups; i++) {
+        const size_t expert = c->b->experts.group[i].expert;
+        cpu_residents_use(&cache->residents, expert);
+        if (i >= c->hits && cache->guessed[expert] == cache->residents.call) counts->right++;
+    }
+    counts->hits += (int64_t)c->hits;
+    counts->misses += (int64_t)(c->groups - c->hits);
+    counts->read_bytes += (int64_t)((c->groups - c->hits) * cache->expert_bytes);
+}
+
+static void run_cached(call *c)
+{
+    cpu_cache *cache = c->w->gate->cache;
+    count(c);
+    announce(c, c->hits);
+    run_wave(c, 0, c->hits);
+    for (size_t from = c->hits, n; from < c->groups; from += n) {
+        n = next_wave(c, from);
+        if (!cpu_cache_load(cache, c->b->experts.group + from, n)) return; /* the pass is worth nothing */
+        announce(c, from + n);
+        run_wave(c, from, n);
+    }
+}
+
+void cpu_experts_soon(weft_backend *b, const weft_experts *w, const weft_pick *pick, size_t n)
+{
+    cpu_cache *cache = w->gate->cache;
+    if (!cache) return;
+    for (size_t i = 0; i < n * w->n_used; i++) {
+        const size_t expert = pick[i].expert;
+        if (cache->residents.slot_of[expert] != CPU_NO_SLOT ||
+            cache->guessed[expert] == cache->residents.call + 1)
+            continue;
+        cache->guessed[expert] = cache->residents.call + 1;
+        b->counts.guesses++;
+        cpu_cache_ahead(cache, expert);
+    }
+}
+
+weft_status cpu_experts_pool(weft_backend *b, weft_weight *gate, weft_weight *up, weft_weight *down,
+                             size_t n_slot, weft_error *err)
+{
+    const weft_weight *const stack[CPU_PARTS] = {gate, up, down};
+    for (int k = 0; k < CPU_PARTS; k++) assert(!stack[k]->data && stack[k]->matrices == gate->matrices);
+    return cpu_cache_new(b, stack, n_slot, &gate->cache, err);
+}
+
+/* ---- all of it ---- */
 
 void cpu_experts_run(weft_backend *b, const weft_experts *w, const weft_pick *pick, const float *x,
                      size_t n, float *out)
@@ -272,9 +370,10 @@ void cpu_experts_run(weft_backend *b, const weft_experts *w, const weft_pick *pi
     assert(w->down->columns == w->gate->rows && w->down->rows == n_embd);
     call c = {.b = b, .w = w, .pick = pick, .x = x, .n = n, .out = out};
     sort_by_expert(&c);
-    set_products(&c);
     spread(&c, gather_item, n, n * w->n_used * n_embd);
-    multiply(&c, up_of);
-    multiply(&c, down_of);
+    if (w->gate->cache)
+        run_cached(&c);
+    else
+        run_wave(&c, 0, c.groups);
     spread(&c, combine_item, n, n * w->n_used * n_embd);
 }

@@ -8,7 +8,7 @@
  * A weight may stay in its file instead. Its rows are then read and packed by the same functions, a tile at a
  * time, into a room of the thread that multiplies with it: the same bits for the memory of two tiles.
  */
-#include "engine/cpu/cpu.h"
+#include "engine/cpu/cache.h"
 #include "engine/cpu/half.h"
 
 #include <stdlib.h>
@@ -268,12 +268,11 @@ void cpu_weight_drop_room(weft_backend *b)
     b->room_tile_bytes = b->room_row_bytes = 0;
 }
 
-/* Room for two tiles a thread (gate's and up's) and the rows of each. */
-static weft_status grow_room(const weft_weight *w, weft_error *err)
+weft_status cpu_room_grow(weft_backend *b, size_t tile, size_t row, weft_error *err)
 {
-    weft_backend *b = w->backend;
-    size_t tile = cpu_divide_up(w->tile_bytes, ROOM_ALIGN) * ROOM_ALIGN, bytes;
-    size_t row = cpu_divide_up(w->row_bytes * CPU_ROWS, ROOM_ALIGN) * ROOM_ALIGN;
+    size_t bytes;
+    tile = cpu_divide_up(tile, ROOM_ALIGN) * ROOM_ALIGN;
+    row = cpu_divide_up(row, ROOM_ALIGN) * ROOM_ALIGN;
     if (tile <= b->room_tile_bytes && row <= b->room_row_bytes) return WEFT_OK;
     tile = cpu_max(tile, b->room_tile_bytes);
     row = cpu_max(row, b->room_row_bytes);
@@ -287,6 +286,12 @@ static weft_status grow_room(const weft_weight *w, weft_error *err)
     b->room_tile_bytes = tile;
     b->room_row_bytes = row;
     return WEFT_OK;
+}
+
+/* Room for two tiles a thread (gate's and up's) and the rows of each. */
+static weft_status grow_room(const weft_weight *w, weft_error *err)
+{
+    return cpu_room_grow(w->backend, w->tile_bytes, w->row_bytes * CPU_ROWS, err);
 }
 
 /* ---- weights in memory, weights left in the file ---- */
@@ -341,6 +346,23 @@ void cpu_weight_ahead(const weft_weight *w, size_t matrix)
 void cpu_weight_free(weft_weight *w)
 {
     if (!w) return;
+    cpu_cache_free(w->cache);
     cpu_arena_give(&w->backend->arena, w->memory);
     free(w);
+}
+
+size_t weft_cpu_packed_bytes(const weft_tensor *t)
+{
+    weft_weight w = {0};
+    size_t bytes = t->bytes;
+    (void)describe(NULL, t, &w, &bytes, NULL); /* what it refuses is refused again when it is loaded */
+    return bytes;
+}
+
+size_t weft_cpu_room_bytes(const weft_tensor *t)
+{
+    weft_weight w = {0};
+    size_t bytes;
+    (void)describe(NULL, t, &w, &bytes, NULL);
+    return 2 * (w.tile_bytes + cpu_max(w.row_bytes * CPU_ROWS, CPU_READ_BYTES) + 2 * ROOM_ALIGN);
 }

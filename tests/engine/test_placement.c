@@ -58,7 +58,24 @@ static void test_same_digests(void **state) {
     remove_temp_dir(dir);
 }
 
-/* The budget is kept, what every token reads goes first, and `vocab_only` says the same. */
+static void budget(const char *path, size_t memory, size_t want_weights, size_t want_pool,
+                   size_t want_experts, size_t want_mapped) {
+    for (int vocab_only = 0; vocab_only < 2; vocab_only++) {
+        const weft_engine_options o = {
+            .limit_memory = true, .memory = memory, .threads = 1, .vocab_only = vocab_only};
+        weft_model *model = model_open(path, &o);
+        const weft_model_info *info = weft_model_get_info(model);
+        assert_int_equal(info->weight_bytes, want_weights);
+        assert_int_equal(info->pool_bytes, want_pool);
+        assert_int_equal(info->pool_experts, want_experts);
+        assert_int_equal(info->file_experts, want_experts ? LAYERS * 6 : 0);
+        assert_int_equal(info->mapped_bytes, want_mapped);
+        weft_model_close(model);
+    }
+}
+
+/* The budget is kept, what every token reads goes first, the pool is shared by layers evenly and never smaller than
+ * a token needs, and `vocab_only` says the same. */
 static void test_budget(void **state) {
     char *dir = make_temp_dir(), *path = weft_path_join(dir, "random.gguf");
     spec s = dense;
@@ -68,33 +85,32 @@ static void test_budget(void **state) {
     s.used = 2;
     s.type = WEFT_Q8_0;
     writer_free(new_model(&s, path));
-    const size_t stack = (size_t)256 * 256 * 6 / 32 * 34;
+    const size_t stack = (size_t)256 * 256 * 6 / 32 * 34, expert = stack / 6 * 3, all = LAYERS * 3 * stack;
     weft_model *model = model_open(path, NULL);
     const weft_model_info *info = weft_model_get_info(model);
-    const size_t hot = info->step_bytes - LAYERS * 3 * (stack / 6 * 2);
+    const size_t hot = info->weight_bytes - all, hot_file = info->step_bytes - all / 6 * 2;
     weft_model_close(model);
-    weft_engine_options o = {.limit_memory = true, .memory = hot + 2 * stack + stack / 2, .threads = 1};
+    budget(path, hot + all, hot + all, 0, 0, 0);
+    budget(path, hot + all - 1, hot, 17 * expert, 17, all);
+    budget(path, hot + 7 * expert + expert / 2, hot, 7 * expert, 7, all);
+    budget(path, hot + 6 * expert, hot, 6 * expert, 6, all);
+    budget(path, 0, 0, 6 * expert, 6, all + hot_file);
+
+    const weft_engine_options o = {
+        .limit_memory = true, .memory = hot + 7 * expert + expert / 2, .threads = 1};
     model = model_open(path, &o);
-    info = weft_model_get_info(model);
     for (uint32_t i = 0; i < LAYERS; i++) {
         const weft_layer *w = &model->layer[i];
         assert_true(model->ops->weight_bytes(w->q) > 0 && model->ops->weight_bytes(w->o) > 0);
         assert_true(model->ops->weight_bytes(w->router) > 0);
+        assert_int_equal(model->ops->weight_bytes(w->gate), (i == 0 ? 3 : 2) * expert);
         assert_int_equal(model->ops->weight_bytes(w->down), 0);
     }
     assert_true(model->ops->weight_bytes(model->output) > 0);
-    assert_true(model->ops->weight_bytes(model->layer[0].gate) == stack);
-    assert_true(model->ops->weight_bytes(model->layer[0].up) == stack);
-    assert_int_equal(info->mapped_bytes, (LAYERS * 3 - 2) * stack);
     const char *notice = weft_model_memory_notice(model);
     assert_non_null(strstr(notice, "MiB of weights stay in the file"));
+    assert_non_null(strstr(notice, "of 18 experts 7 fit into memory"));
     assert_non_null(strstr(notice, "--memory"));
-    weft_model_close(model);
-    o.vocab_only = true;
-    model = model_open(path, &o);
-    info = weft_model_get_info(model);
-    assert_int_equal(info->mapped_bytes, (LAYERS * 3 - 2) * stack);
-    assert_int_equal(info->weight_bytes, hot + 2 * stack);
     weft_model_close(model);
     free(path);
     remove_temp_dir(dir);
