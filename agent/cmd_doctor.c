@@ -48,6 +48,12 @@ static void look_at_cpu(report *r)
             gib > 2 ? "" : ": the default model needs 2 GiB: use smollm2-135m");
 }
 
+/* No GPU is no fault: the CPU does. */
+static void add_gpu(void *context, bool usable, const char *text)
+{
+    finding(context, "gpu", true, "%s%s", usable ? "" : "not used: ", text);
+}
+
 static void look_at_sandbox(report *r)
 {
     weft_launcher *launcher = NULL;
@@ -116,7 +122,7 @@ weft_status cmd_doctor(const weft_options *o, int *exit_code, weft_error *err)
     report r = {.json = weft_option_flag(o, OPT_JSON), .list = cJSON_CreateArray()};
     look_at_sandbox(&r); /* first: the launcher wants a process without threads */
     look_at_cpu(&r);
-    finding(&r, "gpu", true, "not used: this build computes on the CPU");
+    weft_gpu_look(add_gpu, &r);
     look_at_storage(&r);
     look_at_model(&r, weft_option_text(o, OPT_MODEL));
     *exit_code = r.bad ? 1 : 0;

@@ -85,6 +85,10 @@ typedef struct weft_model_info {
 const weft_model_info *weft_model_get_info(const weft_model *model);
 /* The backend of a model opened on this machine without options.isa. */
 const char *weft_best_backend(void);
+/* One line for each GPU of the machine: what it is and that --engine cuda uses it, or why it cannot; or one line
+ * that says why there is none. Takes up to a second a GPU. */
+typedef void (*weft_gpu_visit)(void *context, bool usable, const char *finding);
+void weft_gpu_look(weft_gpu_visit visit, void *context);
 /* A notice if weights stay in the file ("... of ... MiB of weights stay in the file: ..."), or NULL. */
 const char *weft_model_memory_notice(const weft_model *model);
 /* Experts that evaluation needed, where they stay in the file. */
