@@ -26,6 +26,7 @@ weft_status engine_open(const weft_options *o, bool vocab_only, weft_model **out
     const char *isa = weft_option_text(o, OPT_ISA);
     char *path = NULL;
     weft_engine_options options = {
+        .engine = weft_option_text(o, OPT_ENGINE),
         .isa = *isa ? isa : NULL,
         .threads = (int)weft_option_int(o, OPT_THREADS),
         .context = weft_option_int(o, OPT_CTX),

@@ -67,6 +67,8 @@ typedef enum weft_option_kind { KIND_FLAG, KIND_TEXT, KIND_INT, KIND_REAL, KIND_
 #define WEFT_OPTIONS(X)                                                                            \
     X(MODEL, "model", 'm', KIND_TEXT, "MODEL", V_MODELS, true, "qwen2.5-coder-1.5b",               \
       "known name, installed name or path of a GGUF file")                                         \
+    X(ENGINE, "engine", 0, KIND_TEXT, "auto|cpu|cuda[:N,...]", V_ENGINE, true, "auto",             \
+      "where the model is computed: cuda takes as many GPUs as it needs, cuda:0,1 these; auto: the CPU") \
     X(THREADS, "threads", 0, KIND_INT, "N", V_ENGINE, true, "0", "threads; 0: all cores")          \
     X(ISA, "isa", 0, KIND_TEXT, "NAME", V_ENGINE, true, "",                                        \
       "scalar, avx2, avx512 or amx; default: the best of this CPU")                                \

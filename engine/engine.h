@@ -38,6 +38,8 @@ bool weft_kv_type_find(const char *name, weft_kv_type *out);
 typedef int (*weft_progress)(void *context, const char *what, int64_t done, int64_t total);
 
 typedef struct weft_engine_options {
+    const char *engine; /* "cpu", "cuda" (as many GPUs as the weights need), "cuda:0,1" (these); NULL or "auto": the
+                           CPU */
     const char *isa; /* "scalar", "avx2", "avx512", "amx"; NULL: the best this CPU has */
     int threads;     /* 0: the cores this process may use */
     weft_kv_type kv_type;
@@ -68,8 +70,8 @@ typedef struct weft_model_info {
         *pre;                  /* borrowed; name "" if the file has none */
     const char *quantisation;  /* most common weight type: "Q4_K" */
     const char *chat_template; /* NUL-terminated or NULL */
-    const char *backend;       /* "cpu-avx512" */
-    int threads;
+    const char *backend;       /* "cpu-avx512", "cuda-9.0", "cuda-9.0-x2" */
+    int threads;               /* 0: of no meaning for the backend */
     int64_t n_params, n_vocab, n_layer, n_embd, n_head, n_head_kv, context_length, context;
     size_t file_bytes, weight_bytes; /* on disk; in memory after repacking */
     size_t mapped_bytes;             /* of weights that stay in the file */
@@ -83,7 +85,7 @@ typedef struct weft_model_info {
     uint8_t fingerprint[WEFT_DIGEST_BYTES]; /* of the file, cheap: see gguf.h */
 } weft_model_info;
 const weft_model_info *weft_model_get_info(const weft_model *model);
-/* The backend of a model opened on this machine without options.isa. */
+/* The backend of a model opened on this machine's CPU without options.isa. */
 const char *weft_best_backend(void);
 /* One line for each GPU of the machine: what it is and that --engine cuda uses it, or why it cannot; or one line
  * that says why there is none. Takes up to a second a GPU. */

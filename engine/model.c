@@ -5,6 +5,7 @@
  */
 #include "engine/timeline.h"
 
+#include "engine/cuda/backend.h"
 #include "engine/kv.h"
 
 #include <pthread.h>
@@ -247,6 +248,8 @@ static size_t fixed_bytes(const weft_model *m, const weft_backend *b, const weft
 static weft_status place_weights(weft_model *m, const weft_engine_options *o, weft_error *err)
 {
     bool memory;
+    const weft_engine_options all = {.limit_memory = true, .memory = SIZE_MAX};
+    if (m->ops && m->ops->device) o = &all; /* it has memory of its own, and has looked at it */
     const size_t fixed = o->limit_process ? fixed_bytes(m, m->backend, m->ops, o) : 0;
     const uint32_t n_used = m->h.n_expert ? m->h.n_expert_used : 1;
     weft_status e = weft_placement_new(&m->placement, m->file, fixed, n_used, o, err);
@@ -281,7 +284,9 @@ static weft_status place_on_device(weft_model *m, weft_error *err)
     if (!e) e = device->twin(m->backend, step_logits(m->step),
                              2 * (size_t)WEFT_LOGIT_ROWS * m->h.n_vocab * sizeof(float),
                              WEFT_TWIN_RESULTS, err);
-    const weft_pass_places places = {s->x, s->row, m->h.n_embd, m->h.n_vocab, (size_t)m->chunk};
+    const weft_pass_places places = {.x = s->x, .kept = s->row, .n_embd = m->h.n_embd, .n_vocab = m->h.n_vocab,
+                                     .n_head = m->h.n_head, .chunk = (size_t)m->chunk,
+                                     .max_logits = WEFT_LOGIT_ROWS, .context = m->context};
     return e ? e : device->places(m->backend, &places, err);
 }
 
@@ -301,12 +306,27 @@ static void describe_shape(weft_model *m)
     info->kv_type = m->kv.type;
 }
 
+/* The CPU, unless a GPU is asked for: a kernel that was never run on this kind of GPU must not be what a user
+ * gets without knowing. */
+static weft_status new_backend(weft_model *m, const weft_engine_options *o, weft_error *err)
+{
+    const char *engine = o->engine ? o->engine : "auto";
+    if (strcmp(engine, "auto") == 0 || strcmp(engine, "cpu") == 0)
+        return weft_cpu_backend_new(&m->backend, &m->ops, o->isa, o->threads, err);
+    if (strcmp(engine, "cuda") != 0 && strncmp(engine, "cuda:", 5) != 0)
+        return weft_fail(err, WEFT_E_USAGE,
+                         "engine %s: unknown; choose auto, cpu, cuda, or GPUs by number: cuda:0 or cuda:0,1",
+                         engine);
+    weft_status e = weft_cuda_backend_new(&m->backend, &m->ops, engine, err);
+    return e ? e : m->ops->device->plan(m->backend, m->file, &m->kv, err);
+}
+
 static weft_status open_weights(weft_model *m, const weft_engine_options *o, weft_error *err)
 {
     weft_status e = read_hparams(m, o, err);
     if (!e) describe_shape(m);
     if (!e) size_scratch(m, o->chunk);
-    if (!e) e = weft_cpu_backend_new(&m->backend, &m->ops, o->isa, o->threads, err);
+    if (!e) e = new_backend(m, o, err);
     if (!e) e = new_scratch(m, err);
     if (!e) e = place_weights(m, o, err);
     if (!e) e = weft_transformer_load(m, o, err);
@@ -314,7 +334,7 @@ static weft_status open_weights(weft_model *m, const weft_engine_options *o, wef
     if (!e && m->ops->device) e = place_on_device(m, err);
     if (e) return e;
     m->info.backend = m->ops->name;
-    m->info.threads = weft_cpu_backend_threads(m->backend);
+    m->info.threads = m->ops->device ? 0 : weft_cpu_backend_threads(m->backend);
     return WEFT_OK;
 }
 

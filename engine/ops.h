@@ -122,7 +122,8 @@ typedef struct weft_pass {
 typedef struct weft_pass_places {
     float *x;       /* [chunk][n_embd]: embedded tokens, the residual stream */
     weft_row *kept; /* [chunk]: the rows of wanted tokens, as calls behind `keep` name them */
-    size_t n_embd, n_vocab, chunk;
+    size_t n_embd, n_vocab, n_head, chunk, max_logits;
+    int64_t context; /* positions of a timeline */
 } weft_pass_places;
 
 typedef enum weft_twin_kind {

@@ -47,6 +47,8 @@ typedef struct cuda_exec_t *cuda_exec;
       (void *to, cuda_address from, size_t bytes, cuda_stream stream))                             \
     X(copy_within, "cuMemcpyDtoDAsync_v2",                                                         \
       (cuda_address to, cuda_address from, size_t bytes, cuda_stream stream))                      \
+    X(memory_set, "cuMemsetD8Async",                                                               \
+      (cuda_address at, unsigned char value, size_t bytes, cuda_stream stream))                    \
     X(copy_across, "cuMemcpyPeerAsync",                                                            \
       (cuda_address to, cuda_context to_context, cuda_address from, cuda_context from_context,     \
        size_t bytes, cuda_stream stream))                                                          \

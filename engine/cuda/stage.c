@@ -40,6 +40,7 @@ weft_status cuda_stage_open(cuda_stage *s, const cuda_driver *d, const cuda_gpu 
     if (!e) e = cuda_check(d, d->stream_new(&s->stream, CUDA_STREAM_NON_BLOCKING_), err,
                            "making a stream");
     if (!e) e = cuda_check(d, d->event_new(&s->done, CUDA_EVENT_DISABLE_TIMING_), err, "making an event");
+    if (!e) e = cuda_check(d, d->event_new(&s->fetched, CUDA_EVENT_DISABLE_TIMING_), err, "making an event");
     return e;
 }
 
@@ -52,6 +53,7 @@ void cuda_stage_close(cuda_stage *s, const cuda_driver *d)
         if (s->input) d->memory_free(s->input);
         if (s->scratch) d->memory_free(s->scratch);
         if (s->done) d->event_free(s->done);
+        if (s->fetched) d->event_free(s->fetched);
         if (s->stream) d->stream_free(s->stream);
         if (s->module) d->module_unload(s->module);
     }

@@ -221,6 +221,7 @@ static int do_op(const op *o, bool in_graph)
     }
     if (o->kind == OP_KERNEL) {
         mock_cuda_counted.kernels++;
+        mock_cuda_counted.direct += !in_graph;
         if (mock_cuda_run &&
             mock_cuda_run(o->kernel->name, o->grid, o->block, o->shared, o->bytes, o->n_bytes) != 0)
             return INVALID_VALUE;
@@ -472,6 +473,19 @@ EXPORT int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, stream *s)
     if (!usable(s)) return leave(INVALID_HANDLE);
     if (!on_gpu(to, n, current->gpu) || !on_gpu(from, n, current->gpu)) return leave(ILLEGAL_ADDRESS);
     return leave(put_copy(s, (void *)(uintptr_t)to, (void *)(uintptr_t)from, n, 2));
+}
+
+EXPORT int cuMemsetD8Async(uint64_t at, unsigned char value, size_t n, stream *s);
+EXPORT int cuMemsetD8Async(uint64_t at, unsigned char value, size_t n, stream *s)
+{
+    ENTER();
+    if (!usable(s)) return leave(INVALID_HANDLE);
+    if (!on_gpu(at, n, current->gpu)) return leave(ILLEGAL_ADDRESS);
+    void *bytes = malloc(n);
+    if (!bytes) abort();
+    memset(bytes, value, n);
+    put(s, (op){.kind = OP_COPY, .to = (void *)(uintptr_t)at, .bytes = bytes, .n_bytes = n, .copy = 2});
+    return leave(SUCCESS);
 }
 
 EXPORT int cuMemcpyPeerAsync(uint64_t to, context *to_context, uint64_t from, context *from_context, size_t n,

@@ -27,7 +27,7 @@ typedef struct mock_cuda_config {
 
 typedef struct mock_cuda_counts {
     long calls;                       /* of anything that can fail */
-    long kernels, graphs;             /* launched by themselves, and in graphs; graphs launched */
+    long kernels, direct, graphs;     /* launched, of these by themselves; graphs launched */
     long copies_in, copies_out, copies_within, copies_across;
     long copied_in_graphs;            /* of all these */
     long synchronisations;

@@ -1,0 +1,180 @@
+/* The CUDA backend's host side: what a pass costs in calls of the driver, and whole models through it, with the
+ * kernels under the shim. */
+#include "tests/cuda/host_test.h"
+
+#include <math.h>
+
+static int start(void **state)
+{
+    mock_cuda_reset();
+    return 0;
+}
+
+/* ---- calls ---- */
+
+static mock_cuda_counts counts_of_step(weft_timeline *t, int32_t id)
+{
+    const mock_cuda_counts before = mock_cuda_counted;
+    mock_cuda_counts now;
+    CHECK(weft_timeline_append(t, &id, 1, err));
+    CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
+    now = mock_cuda_counted;
+    long *const d[] = {&now.kernels, &now.graphs, &now.copies_in, &now.copies_out, &now.copies_within,
+                       &now.copies_across, &now.copied_in_graphs, &now.synchronisations, &now.allocations,
+                       &now.captures, &now.unpinned_out, &now.direct};
+    const long *const b[] = {&before.kernels, &before.graphs, &before.copies_in, &before.copies_out,
+                             &before.copies_within, &before.copies_across, &before.copied_in_graphs,
+                             &before.synchronisations, &before.allocations, &before.captures,
+                             &before.unpinned_out, &before.direct};
+    for (size_t i = 0; i < sizeof d / sizeof *d; i++) *d[i] -= *b[i];
+    return now;
+}
+
+/* One launch and one synchronisation a token; every 64 tokens a page is made and one goes out. */
+static void test_calls_of_decode(void **state)
+{
+    weft_model *model = gpu_open(agent_path(), "cuda", 64);
+    weft_timeline *t = NULL;
+    int32_t *ids = some_ids(130, 1024);
+    CHECK(weft_timeline_open(&t, model, NULL, ids, 70, err));
+    CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
+    for (int i = 70; i < 250; i++) {
+        const mock_cuda_counts c = counts_of_step(t, ids[i % 130]);
+        const bool begins = i % 64 == 0, ends = i % 64 == 63;
+        if (i == 70) assert_int_equal(c.captures, 1);
+        if (i > 70) assert_int_equal(c.captures, 0);
+        assert_int_equal(c.graphs, 1);
+        assert_int_equal(c.direct, 0);
+        assert_int_equal(c.synchronisations, 1);
+        assert_int_equal(c.copied_in_graphs, 3); /* rows and x in, logits out */
+        assert_int_equal(c.copies_in, 2 + begins); /* its address, into the table */
+        assert_int_equal(c.copies_out, 1 + ends);
+        assert_int_equal(c.copies_within, begins); /* zeros */
+        assert_int_equal(c.unpinned_out, 0);
+        assert_int_equal(c.allocations, 0);
+        assert_true(c.kernels > 4 * 9);
+    }
+    free(ids);
+    weft_timeline_close(t);
+    weft_model_close(model);
+    assert_nothing_left();
+}
+
+/* Of n GPUs each launches its part; the residual stream crosses n - 1 times; still one wait. */
+static void test_calls_on_several_gpus(void **state)
+{
+    mock_cuda_config_now.gpus = 3;
+    weft_model *model = gpu_open(agent_path(), "cuda:0,1,2", 64);
+    weft_timeline *t = NULL;
+    int32_t *ids = some_ids(70, 1024);
+    assert_string_equal(weft_model_get_info(model)->backend, "cuda-8.0-x3");
+    CHECK(weft_timeline_open(&t, model, NULL, ids, 70, err));
+    CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
+    (void)counts_of_step(t, 1);
+    const mock_cuda_counts c = counts_of_step(t, 2);
+    assert_int_equal(c.graphs, 3);
+    assert_int_equal(c.direct, 0);
+    assert_int_equal(c.copies_across, 2);
+    assert_int_equal(c.synchronisations, 1);
+    free(ids);
+    weft_timeline_close(t);
+    weft_model_close(model);
+    assert_nothing_left();
+}
+
+/* ---- results ---- */
+
+static digests gpu_digests(const char *path, const char *engine, int chunk, const int32_t *ids, size_t n)
+{
+    weft_model *model = gpu_open(path, engine, chunk);
+    digests d = digests_of(model, ids, n);
+    weft_model_close(model);
+    assert_nothing_left();
+    return d;
+}
+
+/* Chunks, and so graphs and direct calls, one GPU or three: the same bits. */
+static void test_same_bits(void **state)
+{
+    enum { N = 140 };
+    int32_t *ids = some_ids(N, 1024);
+    mock_cuda_run = weft_shim_launch;
+    mock_cuda_config_now.gpus = 3;
+    digests want = gpu_digests(agent_path(), "cuda:1", 64, ids, N);
+    static const struct {
+        const char *engine;
+        int chunk;
+    } ways[] = {{"cuda", 1}, {"cuda", 7}, {"cuda:2,0,1", 40}};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        digests got = gpu_digests(agent_path(), ways[i].engine, ways[i].chunk, ids, N);
+        digests_compare(&want, &got, 0, N, ways[i].engine);
+        free(got.at);
+    }
+    free(want.at);
+    free(ids);
+}
+
+typedef struct distance {
+    float *logits; /* [n][n_vocab] */
+    size_t n_vocab;
+} distance;
+
+static void keep_logits(void *context, int64_t position, const float *logits)
+{
+    distance *d = context;
+    memcpy(d->logits + (size_t)position * d->n_vocab, logits, d->n_vocab * sizeof *logits);
+}
+
+static float *logits_of(const char *path, const weft_engine_options *o, const int32_t *ids, size_t n)
+{
+    weft_model *model = model_open(path, o);
+    weft_timeline *t = NULL;
+    distance d = {.n_vocab = (size_t)weft_model_get_info(model)->n_vocab};
+    d.logits = malloc(n * d.n_vocab * sizeof *d.logits);
+    CHECK(weft_timeline_open(&t, model, NULL, ids, n, err));
+    CHECK(weft_timeline_evaluate_each(t, keep_logits, &d, err));
+    weft_timeline_close(t);
+    weft_model_close(model);
+    return d.logits;
+}
+
+/* The largest difference, in root mean squares of the CPU's logits. */
+static double compare_with_cpu(const char *path, weft_kv_type type, size_t n, size_t n_vocab)
+{
+    int32_t *ids = some_ids(n, (int32_t)n_vocab);
+    float *cpu = logits_of(path, &(weft_engine_options){.engine = "cpu", .kv_type = type}, ids, n);
+    float *gpu = logits_of(path, &(weft_engine_options){.engine = "cuda", .kv_type = type}, ids, n);
+    double worst = 0, squares = 0;
+    for (size_t i = 0; i < n * n_vocab; i++) {
+        double difference = fabs((double)cpu[i] - (double)gpu[i]);
+        assert_true(isfinite(gpu[i]));
+        if (difference > worst) worst = difference;
+        squares += (double)cpu[i] * (double)cpu[i];
+    }
+    free(cpu);
+    free(gpu);
+    free(ids);
+    return worst / sqrt(squares / (double)(n * n_vocab));
+}
+
+/* Of float weights only the orders of sums differ, 2^-24 of a partial sum each (kernels.h); through the layers of
+ * this model that comes to some 1e-5. */
+static void test_against_cpu(void **state)
+{
+    mock_cuda_run = weft_shim_launch;
+    for (int type = 0; type < WEFT_KV_TYPES; type++) {
+        const double far = compare_with_cpu(agent_path(), (weft_kv_type)type, 100, 1024);
+        if (far > 1e-4) fail_msg("KV type %d: %g from the CPU's logits", type, far);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_calls_of_decode, start),
+        cmocka_unit_test_setup(test_calls_on_several_gpus, start),
+        cmocka_unit_test_setup(test_same_bits, start),
+        cmocka_unit_test_setup(test_against_cpu, start),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
