@@ -13,11 +13,13 @@
 #include <math.h>
 
 #ifdef __CUDACC__
-/* A kernel weft_cuda_<name> of at most `threads` threads a block; the body sees its arguments as `a`. Few blocks
- * a processor are asked for: left alone, ptxas aims at more of them and spills a register or two. */
-#define KERNEL(name, threads, args)                                                                \
-    extern "C" __global__ void __launch_bounds__(threads, (threads) > 128 ? 2 : 3)                 \
+/* A kernel weft_cuda_<name> of at most `threads` threads a block; the body sees its arguments as `a`. So many
+ * blocks a processor are asked for that ptxas has the registers it wants: left alone, it aims at more blocks and
+ * spills a register or two. */
+#define KERNEL_BLOCKS(name, threads, blocks, args)                                                 \
+    extern "C" __global__ void __launch_bounds__(threads, blocks)                                  \
         weft_cuda_##name(const __grid_constant__ args a)
+#define KERNEL(name, threads, args) KERNEL_BLOCKS(name, threads, (threads) > 128 ? 2 : 3, args)
 #define INLINE static __device__ __forceinline__
 #define TABLE static __constant__ const
 #define UNROLL _Pragma("unroll")

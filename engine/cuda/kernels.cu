@@ -2,6 +2,7 @@
 #include "engine/cuda/attention.cu"
 #include "engine/cuda/element.cu"
 #include "engine/cuda/kv.cu"
+#include "engine/cuda/matmul.cu"
 #include "engine/cuda/matvec.cu"
 #include "engine/cuda/norm.cu"
 #include "engine/cuda/quantise.cu"

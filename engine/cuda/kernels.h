@@ -414,6 +414,8 @@ static inline weft_cuda_launch weft_cuda_attention_merge_launch(const weft_cuda_
     WEFT_CUDA_FLOATS(X, matvec_, _1)                                                               \
     WEFT_CUDA_FLOATS(X, matvec_, _4)                                                               \
     WEFT_CUDA_FLOATS(X, matvec_, _8)                                                               \
+    WEFT_CUDA_QUANTISED(X, matmul_, _16)                                                           \
+    WEFT_CUDA_QUANTISED(X, matmul_, _64)                                                           \
     X(rms_norm)                                                                                    \
     X(layer_norm)                                                                                  \
     X(hadamard)                                                                                    \

@@ -267,15 +267,16 @@ static int32_t byte_of(uint64_t word, uint32_t i)
     return (int8_t)(word >> 8 * i);
 }
 
-/* By the definition of the fragments, element by element. */
-void shim_mma_s8(int32_t *d, const uint32_t *a, const uint32_t *b, const shim_site *at)
+/* By the definition of the fragments, element by element; 16 or 32 columns. */
+void shim_mma_s8(int32_t *d, const uint32_t *a, const uint32_t *b, uint32_t columns, const shim_site *at)
 {
-    const uint64_t mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    const bool whole = columns == 32;
+    const uint64_t mine[6] = {a[0], a[1], whole ? a[2] : 0, whole ? a[3] : 0, b[0], whole ? b[1] : 0};
     const uint32_t bank = meet(UINT32_MAX, mine, 6, at), lane = s.now->index % LANES;
     uint64_t(*word)[LANES] = s.warp[s.now->index / LANES].word[bank];
     for (uint32_t i = 0; i < 4; i++) {
         const uint32_t row = lane / 4 + (i < 2 ? 0 : 8), column = lane % 4 * 2 + i % 2;
-        for (uint32_t k = 0; k < 32; k++) {
+        for (uint32_t k = 0; k < columns; k++) {
             const uint32_t from = k % 16 / 4;
             d[i] += byte_of(word[k / 16 * 2 + row / 8][row % 8 * 4 + from], k % 4) *
                     byte_of(word[4 + k / 16][column * 4 + from], k % 4);

@@ -40,6 +40,7 @@ typedef struct shim_kernel {
     static const shim_kernel kernel_##name = {#name, call_##name, sizeof(args), threads};          \
     static void weft_cuda_##name(const args a)
 
+#define KERNEL_BLOCKS(name, threads, blocks, args) KERNEL(name, threads, args)
 #define INLINE static inline __attribute__((always_inline))
 #define TABLE static const
 #define UNROLL
@@ -50,7 +51,8 @@ typedef struct shim_kernel {
     type *const name = (type *)shim_shared(&name##_site, sizeof(type) * (count))
 #define SHARED_REST(type, name) type *const name = (type *)shim_shared_rest()
 #define HALF_TO_FLOAT(out, bits) ((out) = shim_half(bits))
-#define MMA_S8(d, a, b) shim_mma_s8(d, a, b, SHIM_HERE)
+#define MMA_S8(d, a, b) shim_mma_s8(d, a, b, 32, SHIM_AT("MMA_S8"))
+#define MMA_S8_HALF(d, a, b) shim_mma_s8(d, a, b, 16, SHIM_AT("MMA_S8_HALF"))
 
 typedef struct shim_index {
     uint32_t x, y, z;
@@ -80,12 +82,11 @@ typedef struct shim_site {
     int line;
 } shim_site;
 #define SHIM_AT(what) (&(const shim_site){what, __FILE__, __LINE__})
-#define SHIM_HERE SHIM_AT(__func__)
 
 void shim_barrier(const shim_site *at);
 /* Leaves `value` for the other lanes and waits for theirs: what they left, in 32 places. */
 const uint64_t *shim_exchange(uint32_t mask, uint64_t value, const shim_site *at);
-void shim_mma_s8(int32_t *d, const uint32_t *a, const uint32_t *b, const shim_site *at);
+void shim_mma_s8(int32_t *d, const uint32_t *a, const uint32_t *b, uint32_t columns, const shim_site *at);
 void *shim_shared(const char *site, size_t bytes);
 void *shim_shared_rest(void);
 float shim_half(uint16_t bits);

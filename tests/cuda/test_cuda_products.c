@@ -186,7 +186,7 @@ static void multiply(const char *kind, size_t format, uint32_t width, const weft
 static const struct {
     const char *kind;
     uint32_t width;
-} ways[] = {{"matvec", 1}, {"matvec", 4}, {"matvec", 8}};
+} ways[] = {{"matvec", 1}, {"matvec", 4}, {"matvec", 8}, {"matmul", 16}, {"matmul", 64}};
 enum { WAYS = sizeof ways / sizeof *ways };
 
 static bool takes(size_t way, size_t format)
@@ -251,7 +251,8 @@ static void test_products(void **state)
 {
     static const struct {
         size_t rows, columns, n;
-    } sizes[] = {{33, 256, 3}, {17, 1280, 1}, {16, 4864, 2}, {1, 32, 11}, {7, 352, 5}, {70, 37, 9}};
+    } sizes[] = {{33, 256, 3}, {17, 1280, 1}, {16, 4864, 2}, {1, 32, 11}, {7, 352, 5},
+               {70, 37, 9}, {81, 512, 67}};
     for (size_t f = 0; f < N_FORMATS; f++)
         for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
             size_t bytes = 0;
