@@ -9,7 +9,7 @@
  * Floor at decode: the bytes of keys and values once. A key costs a thread one FMA a query, so prefill is bound
  * by float32 FMAs.
  */
-#include "engine/cuda/device.cuh"
+#include "engine/cuda/pages.cuh"
 
 enum {
     SPAN = WEFT_CUDA_SPAN,
@@ -83,15 +83,6 @@ INLINE const uint8_t *keys_at(const weft_cuda_attention_args *a, const query_blo
 }
 
 /* ---- scores ---- */
-
-INLINE float key_of(weft_kv_type type, const uint8_t *keys, uint32_t d, uint32_t at)
-{
-    if (type == WEFT_KV_F32) return ((const float *)keys)[WEFT_PAGE * d + at];
-    if (type == WEFT_KV_F16) return float_of_half(((const uint16_t *)keys)[WEFT_PAGE * d + at]);
-    const uint8_t *const block = keys + d / WEFT_KV_BLOCK * (WEFT_PAGE * (WEFT_KV_BLOCK + 2));
-    const int8_t q = (int8_t)block[2 * WEFT_PAGE + d % WEFT_KV_BLOCK * WEFT_PAGE + at];
-    return (float)q * float_of_half(((const uint16_t *)block)[at]);
-}
 
 /* score[i][p] for this thread's position p of the span; -inf where query i does not see it. q [key_dim][most] */
 INLINE void score_position(weft_kv_type type, int most, const weft_cuda_attention_args *a,
@@ -173,16 +164,6 @@ INLINE void merge_state(bool is_first, const query_state *span, query_state *tot
 }
 
 /* ---- values ---- */
-
-INLINE float value_of(weft_kv_type type, const uint8_t *values, uint32_t dim, uint32_t at, uint32_t d)
-{
-    if (type == WEFT_KV_F32) return ((const float *)values)[at * dim + d];
-    if (type == WEFT_KV_F16) return float_of_half(((const uint16_t *)values)[at * dim + d]);
-    const uint32_t scales = (dim + WEFT_KV_BLOCK - 1) / WEFT_KV_BLOCK * 2 * WEFT_PAGE;
-    const float scale =
-        float_of_half(((const uint16_t *)values)[d / WEFT_KV_BLOCK * WEFT_PAGE + at]);
-    return (float)(int8_t)values[scales + at * dim + d] * scale;
-}
 
 /* Adds positions [from, to) of a span to dim d of queries first .. first + 3. checked: some of these
  * positions are not for all of them. */

@@ -98,6 +98,15 @@ INLINE int32_t round_to_int(float v)
     return (int32_t)((v + 0x1.8p23f) - 0x1.8p23f);
 }
 
+/* Floats as integers of the same order; -0 as +0, NaN below all. */
+INLINE uint32_t rank_of(float x)
+{
+    const float y = x + 0.0f;
+    const uint32_t u = bits_of_float(y);
+    if (y != y) return 0;
+    return u & 0x80000000 ? ~u : u | 0x80000000;
+}
+
 /* e^x by the operations of cpu/float.inc: the same bits. NaN stays NaN. */
 INLINE float exp_of(float x)
 {

@@ -52,6 +52,10 @@ enum {
     WEFT_CUDA_MATRICES = 3,  /* most in one call of matmul */
     WEFT_CUDA_DIM = 256,     /* largest key_dim and value_dim of attention */
     WEFT_CUDA_STATE = 20,    /* floats before the values of an attention slot: max, 3 unused, 16 sums */
+    WEFT_CUDA_LATENT = 512,  /* largest latent_dim */
+    WEFT_CUDA_LATENT_STATE = 4, /* floats before the values of its slot: max, sum, 2 unused */
+    WEFT_CUDA_EXPERTS = 1024, /* most of a layer */
+    WEFT_CUDA_GROUPS = 64,   /* most groups of them */
     WEFT_CUDA_USED = 32      /* most experts of a token */
 };
 
@@ -399,6 +403,109 @@ static inline weft_cuda_launch weft_cuda_attention_merge_launch(const weft_cuda_
     return weft_cuda_shape(a->n_head, a->n, 1, 256, 0);
 }
 
+/* ---- latent attention and its indexer ---- */
+
+/* Kernels weft_cuda_index_score_<f32|f16|q8_0>, then top_k: weft_index of ops.h. A row with at most top_k positions
+ * takes them all, unscored. Scores are the CPU's bits, so the choice is its choice. */
+typedef struct weft_cuda_index_args {
+    weft_cuda_kv kv;
+    const weft_row *row;
+    const float *q;      /* [n][n_head][key_dim] */
+    const float *weight; /* [n][n_head] */
+    float *score;        /* [n][stride] */
+    int32_t *selected;   /* [n][top_k], ascending */
+    int32_t *count;      /* [n] */
+    uint64_t stride;     /* at least the most positions that a row has */
+    uint32_t n, n_head, top_k;
+} weft_cuda_index_args;
+
+static inline weft_cuda_launch weft_cuda_index_score_launch(const weft_cuda_index_args *a)
+{
+    return weft_cuda_shape(weft_cuda_divide_up(a->stride, 256), a->n, 1, 256,
+                           a->kv.key_dim * 16 * (uint32_t)sizeof(float));
+}
+static inline weft_cuda_launch weft_cuda_top_k_launch(const weft_cuda_index_args *a)
+{
+    return weft_cuda_shape(a->n, 1, 1, 512, 0);
+}
+
+/* Kernels weft_cuda_latent_attention_<f32|f16|q8_0>: weft_latent_attention of ops.h, latent_dim at most
+ * WEFT_CUDA_LATENT. selected NULL: all positions. slot as in attention: NULL, or
+ * [n][n_head][spans][WEFT_CUDA_LATENT_STATE + latent_dim], spans at least the most that a row has, and latent_merge
+ * after. Same bits either way, and the CPU's. */
+typedef struct weft_cuda_latent_args {
+    weft_cuda_kv kv;
+    const weft_row *row;
+    const float *q_latent; /* [n][n_head][latent_dim] */
+    const float *q_rope;   /* [n][n_head][q_rope_stride] */
+    const int32_t *selected, *count;
+    float *out; /* [n][n_head][latent_dim] */
+    float *slot;
+    float scale;
+    uint32_t n, n_head, latent_dim, q_rope_stride, top_k, spans;
+} weft_cuda_latent_args;
+
+static inline weft_cuda_launch weft_cuda_latent_attention_launch(const weft_cuda_latent_args *a)
+{
+    return weft_cuda_shape(weft_cuda_divide_up(a->n_head, 32), a->n, a->slot ? a->spans : 1, 256, 0);
+}
+static inline weft_cuda_launch weft_cuda_latent_merge_launch(const weft_cuda_latent_args *a)
+{
+    return weft_cuda_shape(a->n_head, a->n, 1, 256, 0);
+}
+
+/* ---- experts ---- */
+
+/* weft_routing of ops.h; equal to the CPU's picks unless a score is NaN. */
+typedef struct weft_cuda_route_args {
+    float *score; /* [n][n_expert], overwritten */
+    const float *bias;
+    weft_pick *out; /* [n][n_used] */
+    float scale;
+    uint32_t n, n_expert, n_used, n_group, n_group_used; /* n_group 0 or 1: none */
+    bool sigmoid;                                        /* or softmax */
+    bool normalise;
+} weft_cuda_route_args;
+
+static inline weft_cuda_launch weft_cuda_route_launch(const weft_cuda_route_args *a)
+{
+    return weft_cuda_shape(a->n, 1, 1, 32, 0);
+}
+
+/* Sorts the picks by expert, then by token: place i is a row of token token_of[i], pick pick_of[i]. run: the
+ * experts' places in portions of `width`, n_run of them, those beyond the last with n 0. matmul_args of the
+ * experts' gate and up take x_row = token_of; of down, y_row = pick_of; then combine. */
+typedef struct weft_cuda_group_args {
+    const weft_pick *pick;       /* [n][n_used] */
+    weft_cuda_run *run;          /* [n_run] */
+    uint32_t *token_of, *pick_of; /* [n * n_used] */
+    uint32_t n, n_used, n_expert, width, n_run;
+} weft_cuda_group_args;
+
+/* Runs that any n * n_used picks need at most. */
+static inline uint32_t weft_cuda_runs(uint32_t n, uint32_t n_used, uint32_t n_expert, uint32_t width)
+{
+    const uint32_t picks = n * n_used;
+    return picks / width + (picks < n_expert ? picks : n_expert);
+}
+static inline weft_cuda_launch weft_cuda_group_launch(const weft_cuda_group_args *a)
+{
+    return weft_cuda_shape(1, 1, 1, 512, 0);
+}
+
+/* out[t] = sum over t's picks, in their order, of weight * y[pick]; y [n * n_used][dim] */
+typedef struct weft_cuda_combine_args {
+    const float *y;
+    const weft_pick *pick;
+    float *out;
+    uint32_t n, n_used, dim;
+} weft_cuda_combine_args;
+
+static inline weft_cuda_launch weft_cuda_combine_launch(const weft_cuda_combine_args *a)
+{
+    return weft_cuda_shape(weft_cuda_divide_up(a->dim, 256), a->n, 1, 256, 0);
+}
+
 /* ---- the list of kernels ---- */
 
 #define WEFT_CUDA_QUANTISED(X, a, b)                                                               \
@@ -433,6 +540,17 @@ static inline weft_cuda_launch weft_cuda_attention_merge_launch(const weft_cuda_
     X(attention_f16_16)                                                                            \
     X(attention_q8_0_8)                                                                            \
     X(attention_q8_0_16)                                                                           \
-    X(attention_merge)
+    X(attention_merge)                                                                             \
+    X(index_score_f32)                                                                             \
+    X(index_score_f16)                                                                             \
+    X(index_score_q8_0)                                                                            \
+    X(top_k)                                                                                       \
+    X(latent_attention_f32)                                                                        \
+    X(latent_attention_f16)                                                                        \
+    X(latent_attention_q8_0)                                                                       \
+    X(latent_merge)                                                                                \
+    X(route)                                                                                       \
+    X(group)                                                                                       \
+    X(combine)
 
 #endif
