@@ -10,3 +10,4 @@
 #include "engine/cuda/norm.cu"
 #include "engine/cuda/quantise.cu"
 #include "engine/cuda/rope.cu"
+#include "engine/cuda/sample.cu"

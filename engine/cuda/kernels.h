@@ -9,10 +9,9 @@
  * on how many there are, nor on which of several kernels for the same thing the host takes. Sums run in
  * the orders drawn here; there are no atomics in sums. Against the CPU backend:
  *
- *   bits equal      quantise, rope, kv_write, attention, gate, add, embed, route, index_score, top_k, hadamard, keep,
- *                   split, sample: same operations in the same order
- *   integers equal  the dots of matmul; its float sums have an order of their own
- *   bound           matmul, rms_norm, layer_norm, latent_attention: see each
+ *   bits equal      all but the next: the same operations in the same order
+ *   integers equal  the dots of products; their float sums have an order of their own
+ *   bound           matmul, matvec, rms_norm, layer_norm: see each
  *
  * A weight matrix is cut into tiles of 16 rows (the last one padded with zeros) and these into bricks of 256
  * columns, in row-major order. A brick, for 8 blocks of 32 columns (the last brick of a row may have fewer: their
@@ -56,7 +55,8 @@ enum {
     WEFT_CUDA_LATENT_STATE = 4, /* floats before the values of its slot: max, sum, 2 unused */
     WEFT_CUDA_EXPERTS = 1024, /* most of a layer */
     WEFT_CUDA_GROUPS = 64,   /* most groups of them */
-    WEFT_CUDA_USED = 32      /* most experts of a token */
+    WEFT_CUDA_USED = 32,     /* most experts of a token */
+    WEFT_CUDA_VOCAB = 512 * 512 /* largest vocabulary that sample draws from */
 };
 
 typedef struct weft_cuda_launch {
@@ -506,6 +506,34 @@ static inline weft_cuda_launch weft_cuda_combine_launch(const weft_cuda_combine_
     return weft_cuda_shape(weft_cuda_divide_up(a->dim, 256), a->n, 1, 256, 0);
 }
 
+/* ---- sampling ---- */
+
+/* How a row is drawn: weft_sample of sample.h without penalty and filters. */
+typedef struct weft_cuda_draw {
+    double temperature; /* 0: the largest */
+    uint64_t seed;
+    int64_t position;        /* of the token to be drawn */
+    const uint32_t *allowed; /* [(n_vocab + 31) / 32], or NULL */
+} weft_cuda_draw;
+
+typedef struct weft_cuda_drawn {
+    int32_t id;     /* -1: the mask allows none */
+    int32_t finite; /* 0: some logit is not, and id counts for nothing */
+} weft_cuda_drawn;
+
+/* A token a row, the id that weft_sample_draw would give. */
+typedef struct weft_cuda_sample_args {
+    const float *logits; /* [n][n_vocab] */
+    const weft_cuda_draw *draw; /* [n] */
+    weft_cuda_drawn *out;       /* [n] */
+    uint32_t n, n_vocab;
+} weft_cuda_sample_args;
+
+static inline weft_cuda_launch weft_cuda_sample_launch(const weft_cuda_sample_args *a)
+{
+    return weft_cuda_shape(a->n, 1, 1, 512, 0);
+}
+
 /* ---- the list of kernels ---- */
 
 #define WEFT_CUDA_QUANTISED(X, a, b)                                                               \
@@ -551,6 +579,7 @@ static inline weft_cuda_launch weft_cuda_combine_launch(const weft_cuda_combine_
     X(latent_merge)                                                                                \
     X(route)                                                                                       \
     X(group)                                                                                       \
-    X(combine)
+    X(combine)                                                                                     \
+    X(sample)
 
 #endif
