@@ -4,6 +4,7 @@
 #include "engine/cpu/half.h"
 #include "tests/cuda/shim_launch.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -386,21 +387,52 @@ void weft_shim_order(uint64_t seed)
     s.random = seed;
 }
 
-extern const shim_kernel *const shim_kernels[]; /* ends with NULL: shim_kernels.c */
+/* What a shared object brings instead, if the environment names one: mutate.py's copies. */
+static const shim_kernel *const *replaced(size_t *out_n)
+{
+    static const shim_kernel *const *list;
+    static size_t n;
+    const char *path = getenv("WEFT_SHIM_KERNELS");
+    if (path && !list) {
+        void *object = dlopen(path, RTLD_NOW);
+        shim_list_fn function = NULL;
+        if (object) *(void **)&function = dlsym(object, "shim_replaced");
+        if (!function) {
+            fprintf(stderr, "shim: %s\n", dlerror());
+            abort();
+        }
+        list = function(&n);
+    }
+    *out_n = n;
+    return list;
+}
 
 static const shim_kernel *find(const char *name)
 {
-    const shim_kernel *const *k = shim_kernels;
-    while (*k && strcmp((*k)->name, name) != 0) k++;
-    return *k;
+    for (int i = 0; i < 2; i++) {
+        size_t n;
+        const shim_kernel *const *list = i == 0 ? replaced(&n) : shim_listed(&n);
+        for (size_t k = 0; k < n; k++)
+            if (strcmp(list[k]->name, name) == 0) return list[k];
+    }
+    return NULL;
+}
+
+static const char *without_prefix(const char *kernel)
+{
+    static const char prefix[] = "weft_cuda_";
+    return strncmp(kernel, prefix, sizeof prefix - 1) == 0 ? kernel + sizeof prefix - 1 : kernel;
+}
+
+int weft_shim_has(const char *kernel)
+{
+    return find(without_prefix(kernel)) != NULL;
 }
 
 int weft_shim_launch(const char *kernel, const uint32_t grid[3], const uint32_t block[3], uint32_t shared,
                      const void *args, size_t args_bytes)
 {
-    static const char prefix[] = "weft_cuda_";
-    if (strncmp(kernel, prefix, sizeof prefix - 1) == 0) kernel += sizeof prefix - 1;
-    const shim_kernel *k = find(kernel);
+    const shim_kernel *k = find(without_prefix(kernel));
     const uint64_t threads = (uint64_t)block[0] * block[1] * block[2];
     const uint64_t blocks = (uint64_t)grid[0] * grid[1] * grid[2];
     if (!k || args_bytes != k->args_bytes) {

@@ -31,6 +31,7 @@ typedef struct shim_kernel {
     uint32_t most_threads;
 } shim_kernel;
 
+/* A kernel puts itself on the list of its program or shared object. */
 #define KERNEL(name, threads, args)                                                                \
     static void weft_cuda_##name(const args a);                                                    \
     static void call_##name(const void *p)                                                         \
@@ -38,7 +39,21 @@ typedef struct shim_kernel {
         weft_cuda_##name(*(const args *)p);                                                        \
     }                                                                                              \
     static const shim_kernel kernel_##name = {#name, call_##name, sizeof(args), threads};          \
+    static const shim_kernel *const listed_##name                                                  \
+        __attribute__((used, section("shim_kernels"))) = &kernel_##name;                           \
     static void weft_cuda_##name(const args a)
+/* Defines the list's function, once in a program (shim_listed) or shared object (shim_replaced). */
+#define SHIM_LIST(function)                                                                        \
+    extern const shim_kernel *const __start_shim_kernels[] __attribute__((visibility("hidden")));  \
+    extern const shim_kernel *const __stop_shim_kernels[] __attribute__((visibility("hidden")));   \
+    const shim_kernel *const *function(size_t *out_n)                                              \
+    {                                                                                              \
+        *out_n = (size_t)(__stop_shim_kernels - __start_shim_kernels);                             \
+        return __start_shim_kernels;                                                               \
+    }
+typedef const shim_kernel *const *(*shim_list_fn)(size_t *out_n);
+const shim_kernel *const *shim_listed(size_t *out_n);
+const shim_kernel *const *shim_replaced(size_t *out_n);
 
 #define KERNEL_BLOCKS(name, threads, blocks, args) KERNEL(name, threads, args)
 #define INLINE static inline __attribute__((always_inline))

@@ -3,10 +3,4 @@
 
 #include "engine/cuda/kernels.cu"
 
-extern const shim_kernel *const shim_kernels[];
-const shim_kernel *const shim_kernels[] = {
-#define X(name) &kernel_##name,
-    WEFT_CUDA_KERNELS(X)
-#undef X
-        NULL,
-};
+SHIM_LIST(shim_listed)

@@ -9,6 +9,8 @@
  * than it takes, or a shape that no device would take. The name may have its prefix weft_cuda_. */
 int weft_shim_launch(const char *kernel, const uint32_t grid[3], const uint32_t block[3], uint32_t shared,
                      const void *args, size_t args_bytes);
+/* 1 if there is such a kernel, 0 if not. */
+int weft_shim_has(const char *kernel);
 /* 0: threads and blocks in ascending order, 1: in descending order; otherwise shuffled. */
 void weft_shim_order(uint64_t seed);
 

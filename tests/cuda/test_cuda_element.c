@@ -254,9 +254,27 @@ static void test_kv_write(void **state)
     }
 }
 
+/* Each kernel of the list exists; a name or arguments that are not its own are refused. */
+static void test_list(void **state)
+{
+    static const char *const names[] = {
+#define X(name) "weft_cuda_" #name,
+        WEFT_CUDA_KERNELS(X)
+#undef X
+    };
+    static const uint32_t one[3] = {1, 1, 1}, warp[3] = {32, 1, 1};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        assert_int_equal(weft_shim_has(names[i]), 1);
+    assert_int_equal(weft_shim_has("weft_cuda_nothing"), 0);
+    assert_int_equal(weft_shim_launch("nothing", one, warp, 0, NULL, 0), -1);
+    assert_int_equal(weft_shim_launch("add", one, warp, 0, names, 1), -1);
+    assert_int_equal(weft_shim_launch("add", one, one, 0, names, sizeof(weft_cuda_add_args)), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_list),
         cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_layer_norm), cmocka_unit_test(test_hadamard),
         cmocka_unit_test(test_rope),     cmocka_unit_test(test_elements),   cmocka_unit_test(test_kv_write),
     };
