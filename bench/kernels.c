@@ -180,7 +180,7 @@ static void many_tokens(weft_backend *b, weft_tensor_type type, size_t rows, siz
 static void attention(weft_backend *b, weft_kv_type type, uint32_t n_head, uint32_t n_head_kv,
                       uint32_t dim, size_t context, size_t n)
 {
-    weft_kv_layout l = {type, 8, n_head_kv, dim, dim};
+    weft_kv_layout l = {.type = type, .n_layer = 8, .n_head_kv = n_head_kv, .key_dim = dim, .value_dim = dim};
     size_t pages = context / WEFT_PAGE, bytes = weft_kv_page_bytes(&l);
     void **page = malloc(pages * sizeof *page);
     weft_row *row = malloc((context < n ? n : context) * sizeof *row);

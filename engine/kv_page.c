@@ -28,7 +28,7 @@ void kv_name_root(const weft_kv_layout *layout, const uint8_t identity[WEFT_DIGE
     struct {
         char tag[16];
         uint8_t identity[WEFT_DIGEST_BYTES];
-        uint32_t type, n_layer, n_head_kv, key_dim, value_dim, positions, numerics, reserved;
+        uint32_t type, n_layer, n_head_kv, key_dim, value_dim, positions, numerics, form;
         uint64_t page_bytes;
     } what = {.type = (uint32_t)layout->type,
               .n_layer = layout->n_layer,
@@ -37,9 +37,10 @@ void kv_name_root(const weft_kv_layout *layout, const uint8_t identity[WEFT_DIGE
               .value_dim = layout->value_dim,
               .positions = WEFT_PAGE,
               .numerics = WEFT_KV_NUMERICS,
+              .form = layout->latent_dim | layout->variant << 24,
               .page_bytes = weft_kv_page_bytes(layout)};
     /* whoever adds a member to the layout adds it here, or pages of two layouts share a name */
-    _Static_assert(sizeof(weft_kv_layout) == 20, "every member of the layout is in the name");
+    _Static_assert(sizeof(weft_kv_layout) == 28, "every member of the layout is in the name");
     _Static_assert(sizeof what == 88, "no padding is hashed");
     memcpy(what.tag, tag, sizeof tag);
     memcpy(what.identity, identity, sizeof what.identity);

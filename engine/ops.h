@@ -30,10 +30,17 @@ enum { WEFT_PAGE = 64, WEFT_KV_BLOCK = 32 }; /* positions in a KV page; dims of 
  *   q8_0       keys, for each 32 dims (the last block   values f16 d[blocks][64] i8 q[64][value_dim]
  *              may have fewer): f16 d[64] i8 q[dims][64]
  *
- * An element of q8_0 is q * d. d and q are made of one position's 32 dims alone. */
+ * An element of q8_0 is q * d. d and q are made of one position's 32 dims alone.
+ *
+ * Multi-head latent attention (latent_dim > 0) has the same page with other things in it: n_head_kv is 1; the
+ * key, transposed, is the indexer's (key_dim 0: no indexer), which every position is scored by; the value is
+ * what all heads attend to, the normed latent and behind it the rotated key part, [latent_dim | rope_dim]: one
+ * contiguous row a position, so that chosen positions can be gathered. */
 typedef struct weft_kv_layout {
     weft_kv_type type;
     uint32_t n_layer, n_head_kv, key_dim, value_dim;
+    uint32_t latent_dim; /* 0: keys and values of heads */
+    uint32_t variant;    /* of the mathematics that made them: 0, or 1 for an indexer that is not used */
 } weft_kv_layout;
 
 /* Bytes of 64 keys or values of `dim` dims; a multiple of 64. */
@@ -81,12 +88,57 @@ typedef struct weft_attention {
     float *out;     /* [n][n_head][value_dim] */
 } weft_attention;
 
-/* How a token chooses among experts: the n_used of the largest softmax of its scores, equal ones by the
- * lower index. */
+/* Latent attention (MLA in its absorbed form): all heads share one row a position, [latent | rope].
+ *
+ * score(h, s) = scale * (q_latent[h] . latent[s] + q_rope[h] . rope[s]), in this order of dims;
+ * out[h] = sum over s of softmax(score(h))[s] * latent[s]. A token attends to all positions up to its own, or
+ * to those selected, ascending; to take all of them by a selection gives the same bits. */
+typedef struct weft_latent_attention {
+    const weft_kv_layout *layout; /* latent_dim > 0 */
+    uint32_t layer, n_head;
+    float scale;
+    const weft_row *row; /* [n] */
+    size_t n;
+    const float *q_latent; /* [n][n_head][latent_dim] */
+    const float *q_rope;   /* [n][n_head][q_rope_stride], of which the first value_dim - latent_dim count */
+    size_t q_rope_stride;
+    const int32_t *selected; /* [n][top_k]; NULL: all positions */
+    const int32_t *count;    /* [n] of them; >= 1 */
+    uint32_t top_k;
+    float *out; /* [n][n_head][latent_dim] */
+} weft_latent_attention;
+
+/* The indexer: which positions a token attends to.
+ *
+ * score(t, s) = sum over heads, in order, of weight[t][h] * max(q[t][h] . k[s], 0), for s <= the token's own;
+ * its top_k largest are chosen, of equal ones (+0 and -0 are equal, NaN is below all) those at lower positions.
+ * Tokens with at most top_k positions take them all, unscored. (A positive factor would not change the
+ * choice, so there is none.) */
+typedef struct weft_index {
+    const weft_kv_layout *layout; /* key_dim > 0 */
+    uint32_t layer, n_head, top_k;
+    const weft_row *row; /* [n] */
+    size_t n;
+    const float *q;      /* [n][n_head][key_dim] */
+    const float *weight; /* [n][n_head] */
+    int32_t *selected;   /* [n][top_k], ascending */
+    int32_t *count;      /* [n] of them: min(position + 1, top_k) */
+} weft_index;
+
+typedef enum weft_gating { WEFT_GATE_SOFTMAX, WEFT_GATE_SIGMOID } weft_gating;
+
+/* How a token chooses among experts: p = softmax or sigmoid of its scores; the n_used of the largest p + bias,
+ * equal ones by the lower index, where with groups only the experts of the best groups count. Weights are of
+ * p alone. */
 typedef struct weft_routing {
     uint32_t n_expert, n_used;
-    bool normalise; /* the weights of the chosen are divided by their sum */
+    bool normalise; /* the weights of the chosen are divided by their sum (sigmoid: plus 1e-20) */
     float scale;    /* and times this */
+    weft_gating gating;
+    const float *bias; /* [n_expert], or NULL */
+    /* n_group > 1: as many runs of n_expert / n_group; n_group_used of them count, those with the largest sum of
+     * their two best p + bias (softmax: with the largest p + bias), equal ones by the lower index. */
+    uint32_t n_group, n_group_used;
 } weft_routing;
 
 typedef struct weft_pick {
@@ -100,6 +152,13 @@ typedef struct weft_experts {
     weft_activation activation;
     uint32_t n_used;
 } weft_experts;
+
+/* The largest call of the latent operations. */
+typedef struct weft_latent_size {
+    uint32_t n_head, latent_dim, rope_dim;
+    uint32_t index_heads, index_dim, top_k; /* 0: no indexer */
+    int64_t context;
+} weft_latent_size;
 
 /* The largest call of `experts`. */
 typedef struct weft_experts_size {
@@ -216,7 +275,7 @@ typedef struct weft_ops {
 
     /* Scratch for `experts`, as `reserve` for the others. */
     weft_status (*reserve_experts)(weft_backend *, const weft_experts_size *, weft_error *);
-    /* scores [n][n_expert], overwritten; out [n][n_used], the largest weight first. */
+    /* scores [n][n_expert], overwritten; out [n][n_used], the best choice first. */
     void (*route)(weft_backend *, const weft_routing *, float *scores, size_t n, weft_pick *out);
     /* out[t] = sum over t's picks, in their order, of weight * down(act(gate x[t]) * (up x[t])) of that
      * expert. Of the experts only those picked are read, once a call. x and out [n][n_embd] */
@@ -233,6 +292,27 @@ typedef struct weft_ops {
     void (*experts_counts)(const weft_backend *, weft_expert_counts *out);
     /* Bytes that scratch may take by what was reserved so far; most of it is never touched. */
     size_t (*scratch_bytes)(const weft_backend *);
+
+    /* ---- latent attention ---- */
+
+    /* Scratch for the operations below, as `reserve` for the others; call it after reserve. */
+    weft_status (*reserve_latent)(weft_backend *, const weft_latent_size *, weft_error *);
+    /* y[t][h] = W_h x[t][h] for a stack of n_head matrices [rows][columns]. x [n][n_head][x_stride], of which
+     * the first `columns` count; y [n][n_head][y_stride], of which the first `rows` are written. */
+    void (*matmul_heads)(weft_backend *, const weft_weight *w, const float *x, size_t x_stride, size_t n,
+                         float *y, size_t y_stride);
+    /* y[r] = (x[r] - mean) / sqrt(variance + eps) * w + bias; rows of dim; x == y allowed */
+    void (*layer_norm)(weft_backend *, const float *x, const float *w, const float *bias, float eps,
+                       size_t rows, size_t dim, float *y);
+    /* In place, each row of dim (a power of two): the Walsh-Hadamard transform (Sylvester's order) over
+     * sqrt(dim). */
+    void (*hadamard)(weft_backend *, float *x, size_t rows, size_t dim);
+    /* Writes latent [n][latent_dim], rope [n][value_dim - latent_dim] and, if key_dim > 0, the indexer's key
+     * index [n][key_dim] at each token's position. */
+    void (*latent_write)(weft_backend *, const weft_kv_layout *, uint32_t layer, const weft_row *row,
+                         size_t n, const float *latent, const float *rope, const float *index);
+    void (*index_select)(weft_backend *, const weft_index *);
+    void (*latent_attention)(weft_backend *, const weft_latent_attention *);
 } weft_ops;
 
 /* isa NULL: the best of this CPU. WEFT_E_USAGE for an unknown one, WEFT_E_MODEL if the CPU lacks it. */

@@ -39,7 +39,7 @@ typedef struct query_group {
 
 /* A thread's memory for one group. */
 typedef struct workspace {
-    float *q;     /* chunks (chunk_of): [key_dim][queries of the chunk] */
+    float *q;     /* chunks (cpu_query_chunk): [key_dim][queries of the chunk] */
     float *score; /* [CPU_QUERIES][CPU_SPAN] */
     float *value; /* [CPU_QUERIES][value_dim] of a span */
     float *total; /* [CPU_QUERIES][value_dim] of all spans so far */
@@ -86,17 +86,10 @@ static visible visible_in(const weft_attention *a, size_t token, int64_t span)
 
 /* ---- one group over one span ---- */
 
-/* n queries go through the kernels in chunks of this many: as few chunks as possible, and even ones, since
- * each converts the keys again. */
-static size_t chunk_of(const weft_backend *b, size_t n)
-{
-    return cpu_divide_up(n, cpu_divide_up(n, (size_t)b->k->queries));
-}
-
 static void load_queries(const weft_backend *b, const weft_attention *a, const query_group *g,
                          float *out)
 {
-    const size_t key_dim = a->layout->key_dim, n = g->n * g->heads, most = chunk_of(b, n);
+    const size_t key_dim = a->layout->key_dim, n = g->n * g->heads, most = cpu_query_chunk(b, n);
     for (size_t first = 0; first < n; first += most) {
         size_t width = cpu_min(most, n - first);
         for (size_t i = 0; i < width; i++) {
@@ -130,7 +123,7 @@ static void score(const weft_backend *b, const weft_attention *a, const query_gr
                   const workspace *w, int64_t span, visible v, size_t first, size_t last)
 {
     const weft_kv_layout *l = a->layout;
-    const size_t n = g->n * g->heads, most = chunk_of(b, n);
+    const size_t n = g->n * g->heads, most = cpu_query_chunk(b, n);
     for (int64_t page = v.from / WEFT_PAGE; page * WEFT_PAGE < v.to; page++) {
         const uint8_t *keys = keys_of(a, g, span * PAGES_OF_SPAN + page);
         const uint8_t *ahead = keys + weft_kv_side_bytes(l->type, l->key_dim); /* its values */
@@ -145,7 +138,7 @@ static void accumulate(const weft_backend *b, const weft_attention *a, const que
                        const workspace *w, int64_t span, visible v, size_t first, size_t last)
 {
     const weft_kv_layout *l = a->layout;
-    const size_t most = chunk_of(b, last - first);
+    const size_t most = cpu_query_chunk(b, last - first);
     while (v.from < v.to) {
         int64_t page = v.from / WEFT_PAGE, at = v.from % WEFT_PAGE;
         int64_t n = cpu_min((size_t)(WEFT_PAGE - at), (size_t)(v.to - v.from));

@@ -133,6 +133,37 @@ static void rms_norm(weft_backend *b, const float *x, const float *w, float eps,
     cpu_pool_run(b->pool, norm_item, &job, (uint32_t)cpu_divide_up(rows, job.per_item));
 }
 
+/* Rows of an indexer: one key a token, or its queries. */
+static void layer_norm(weft_backend *b, const float *x, const float *w, const float *bias, float eps,
+                       size_t rows, size_t dim, float *y)
+{
+    for (size_t r = 0; r < rows; r++) b->k->layer_norm(x + r * dim, w, bias, eps, dim, y + r * dim);
+}
+
+typedef struct hadamard_job {
+    const cpu_kernels *k;
+    float *x;
+    size_t rows, dim, per_item;
+} hadamard_job;
+
+static void hadamard_item(void *context, uint32_t item, int thread)
+{
+    const hadamard_job *job = context;
+    const size_t from = item * job->per_item, to = cpu_min(job->rows, from + job->per_item);
+    for (size_t r = from; r < to; r++) job->k->hadamard(job->x + r * job->dim, job->dim);
+}
+
+static void hadamard(weft_backend *b, float *x, size_t rows, size_t dim)
+{
+    hadamard_job job = {b->k, x, rows, dim, rows};
+    if (rows * dim < SERIAL_FLOATS) {
+        hadamard_item(&job, 0, 0);
+        return;
+    }
+    job.per_item = SERIAL_FLOATS / dim;
+    cpu_pool_run(b->pool, hadamard_item, &job, (uint32_t)cpu_divide_up(rows, job.per_item));
+}
+
 typedef struct add_job {
     const cpu_kernels *k;
     float *x;
@@ -166,7 +197,7 @@ static void experts_counts(const weft_backend *b, weft_expert_counts *out)
 
 static size_t scratch_bytes(const weft_backend *b)
 {
-    return b->scratch_bytes + b->experts.bytes;
+    return b->scratch_bytes + b->experts.bytes + b->latent.bytes;
 }
 
 /* ---- life cycle ---- */
@@ -227,7 +258,14 @@ weft_status weft_cpu_backend_new(weft_backend **out, const weft_ops **out_ops, c
                         .experts_pool = cpu_experts_pool,
                         .experts_soon = cpu_experts_soon,
                         .experts_counts = experts_counts,
-                        .scratch_bytes = scratch_bytes};
+                        .scratch_bytes = scratch_bytes,
+                        .reserve_latent = cpu_latent_reserve,
+                        .matmul_heads = cpu_matmul_heads,
+                        .layer_norm = layer_norm,
+                        .hadamard = hadamard,
+                        .latent_write = cpu_latent_write,
+                        .index_select = cpu_index_select,
+                        .latent_attention = cpu_latent_attention};
     *out = b;
     *out_ops = &b->ops;
     return WEFT_OK;
@@ -239,6 +277,7 @@ void weft_cpu_backend_free(weft_backend *b)
     cpu_pool_free(b->pool);
     drop_scratch(b);
     cpu_experts_drop(b);
+    cpu_latent_drop(b);
     cpu_weight_drop_room(b);
     cpu_arena_free(&b->arena);
     free(b);

@@ -56,6 +56,24 @@ typedef struct cpu_experts {
     float *floats;
 } cpu_experts;
 
+enum {
+    CPU_LATENT_HEADS = 64, /* most of an item of latent attention: its queries are 147 KB */
+    CPU_INDEX_TOKENS = 8   /* whose scores are kept at once */
+};
+
+/* Room for the latent operations (latent.c, index.c). */
+typedef struct cpu_latent {
+    void *map; /* owns all below */
+    size_t bytes;
+    weft_latent_size size;
+    float *thread; /* [threads][thread_floats] */
+    size_t thread_floats;
+    float *query; /* [CPU_INDEX_TOKENS][index_heads][index_dim], in chunks */
+    float *score; /* [CPU_INDEX_TOKENS][score_stride] */
+    uint32_t *room; /* as many, for the choice */
+    size_t score_stride;
+} cpu_latent;
+
 struct weft_backend {
     weft_ops ops;
     const cpu_kernels *k;
@@ -70,6 +88,7 @@ struct weft_backend {
     weft_error failure;
     weft_expert_counts counts;
     cpu_experts experts;
+    cpu_latent latent;
 
     /* of reserve: one mapping, never grown by an op */
     void *scratch;
@@ -140,6 +159,16 @@ void cpu_rope(weft_backend *b, float *x, const weft_row *row, size_t n, size_t h
 void cpu_kv_write(weft_backend *b, const weft_kv_layout *l, uint32_t layer, const weft_row *row,
                   size_t n, const float *k, const float *v);
 void cpu_attention(weft_backend *b, const weft_attention *a);
+void cpu_latent_write(weft_backend *b, const weft_kv_layout *l, uint32_t layer, const weft_row *row,
+                      size_t n, const float *latent, const float *rope, const float *index);
+weft_status cpu_latent_reserve(weft_backend *b, const weft_latent_size *s, weft_error *err);
+void cpu_latent_drop(weft_backend *b);
+void cpu_matmul_heads(weft_backend *b, const weft_weight *w, const float *x, size_t x_stride, size_t n,
+                      float *y, size_t y_stride);
+void cpu_latent_attention(weft_backend *b, const weft_latent_attention *a);
+void cpu_index_select(weft_backend *b, const weft_index *x);
+/* The positions of the k largest of n scores, ascending; of equal ones the lower positions. room [n] */
+void cpu_select_top(const float *score, size_t n, size_t k, uint32_t *room, int32_t *out);
 
 /* Parts of a scratch mapping, laid out one after the other. */
 typedef struct cpu_layout {
@@ -160,6 +189,13 @@ static inline size_t cpu_max(size_t a, size_t b)
 static inline size_t cpu_divide_up(size_t a, size_t b)
 {
     return (a + b - 1) / b;
+}
+
+/* n queries go through the score and value kernels in chunks of this many: as few chunks as possible, and even
+ * ones, since each converts the keys again. */
+static inline size_t cpu_query_chunk(const weft_backend *b, size_t n)
+{
+    return cpu_divide_up(n, cpu_divide_up(n, (size_t)b->k->queries));
 }
 
 #endif

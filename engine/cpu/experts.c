@@ -20,6 +20,8 @@
 
 /* ---- the choice ---- */
 
+enum { MAX_GROUPS = 64 };
+
 typedef struct route_job {
     const cpu_kernels *k;
     const weft_routing *r;
@@ -38,20 +40,64 @@ static size_t insert(weft_pick *list, size_t n, size_t most, uint32_t expert, fl
     return n < most ? n + 1 : n;
 }
 
+/* What an expert is chosen by. */
+static float choice_of(const weft_routing *r, const float *p, uint32_t expert)
+{
+    return r->bias ? p[expert] + r->bias[expert] : p[expert];
+}
+
+/* The groups that count, as bits. */
+static uint64_t choose_groups(const weft_routing *r, const float *p)
+{
+    uint64_t groups = 0;
+    const uint32_t size = r->n_expert / r->n_group;
+    weft_pick best[MAX_GROUPS];
+    size_t n = 0;
+    for (uint32_t g = 0; g < r->n_group; g++) {
+        weft_pick two[2];
+        size_t found = 0;
+        for (uint32_t e = g * size; e < (g + 1) * size; e++)
+            found = insert(two, found, 2, e, choice_of(r, p, e));
+        const bool both = r->gating == WEFT_GATE_SIGMOID && found == 2;
+        n = insert(best, n, r->n_group_used, g, both ? two[0].weight + two[1].weight : two[0].weight);
+    }
+    for (size_t i = 0; i < n; i++) groups |= UINT64_C(1) << best[i].expert;
+    return groups;
+}
+
+/* Scores into p; returns the sum that a softmax is still to be divided by. */
+static float gate(const route_job *job, float *p)
+{
+    const weft_routing *r = job->r;
+    if (r->gating == WEFT_GATE_SIGMOID) {
+        job->k->sigmoid(p, r->n_expert);
+        return 1;
+    }
+    float max = p[0];
+    for (uint32_t e = 1; e < r->n_expert; e++) max = p[e] > max ? p[e] : max;
+    const float sum = job->k->softmax_sum(p, r->n_expert, max, p);
+    if (!r->bias) return sum;
+    for (uint32_t e = 0; e < r->n_expert; e++) p[e] /= sum; /* what the bias is added to */
+    return 1;
+}
+
 static void route_item(void *context, uint32_t token, int thread)
 {
     const route_job *job = context;
     const weft_routing *r = job->r;
-    float *score = job->scores + (size_t)token * r->n_expert, max = score[0], chosen = 0;
+    float *p = job->scores + (size_t)token * r->n_expert, chosen = 0;
     weft_pick *pick = job->out + (size_t)token * r->n_used;
-    for (uint32_t e = 1; e < r->n_expert; e++) max = score[e] > max ? score[e] : max;
-    const float sum = job->k->softmax_sum(score, r->n_expert, max, score);
+    const float sum = gate(job, p);
+    const uint32_t size = r->n_group > 1 ? r->n_expert / r->n_group : r->n_expert;
+    const uint64_t groups = r->n_group > 1 ? choose_groups(r, p) : 1;
     size_t n = 0;
-    for (uint32_t e = 0; e < r->n_expert; e++) n = insert(pick, n, r->n_used, e, score[e]);
+    for (uint32_t e = 0; e < r->n_expert; e++)
+        if (groups >> e / size & 1) n = insert(pick, n, r->n_used, e, choice_of(r, p, e));
     for (size_t i = 0; i < n; i++) {
-        pick[i].weight /= sum;
+        pick[i].weight = p[pick[i].expert] / sum;
         chosen += pick[i].weight;
     }
+    if (r->gating == WEFT_GATE_SIGMOID) chosen += 1e-20f; /* all may have underflown */
     for (size_t i = 0; i < n; i++)
         pick[i].weight = (r->normalise ? pick[i].weight / chosen : pick[i].weight) * r->scale;
 }
@@ -59,6 +105,7 @@ static void route_item(void *context, uint32_t token, int thread)
 void cpu_route(weft_backend *b, const weft_routing *r, float *scores, size_t n, weft_pick *out)
 {
     assert(r->n_used > 0 && r->n_used <= r->n_expert);
+    assert(r->n_group <= MAX_GROUPS && (r->n_group <= 1 || r->n_expert % r->n_group == 0));
     route_job job = {b->k, r, scores, out};
     if (n * r->n_expert * r->n_used >= CPU_SERIAL_FLOATS)
         cpu_pool_run(b->pool, route_item, &job, (uint32_t)n);

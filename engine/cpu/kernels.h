@@ -88,6 +88,8 @@ enum {
     CPU_BLOCK = 32,       /* columns of a block */
     CPU_TOKEN_BYTES = 64, /* of a quantised block and token */
     CPU_SPAN = 256,       /* positions that attention sums at once: 4 pages */
+    CPU_LATENT_SPAN = 128, /* positions that latent attention sums at once */
+    CPU_LANE_HEADS = 16,   /* latent attention pads heads to this: lanes of the widest set */
     CPU_QUERIES = 56,     /* most queries an attention item holds: 8 tokens of 7 heads */
     CPU_WIDTHS = 5,       /* panel widths 1, 2, 3, 4, 8 */
     CPU_WIDE = 16,        /* tokens of a wide panel */
@@ -184,6 +186,29 @@ typedef struct cpu_kernels {
     void (*finish)(const cpu_state *state, const float *value, size_t value_dim, float *out);
 
     float (*softmax_sum)(const float *x, size_t n, float max, float *out);
+
+    /* Latent attention (latent.inc); lanes: heads, rounded up to a multiple of CPU_LANE_HEADS. */
+    /* row `at` of a page's values [64][dim] as floats */
+    void (*widen[WEFT_KV_TYPES])(const void *values, size_t dim, size_t at, float *out);
+    /* a page's keys as floats [dim][64] */
+    void (*widen_keys[WEFT_KV_TYPES])(const void *keys, size_t dim, float *out);
+    /* out[p][h] = sum over dims of q[dim][h] * k[p][dim]; rows of `lanes` */
+    void (*latent_scores)(const float *q, size_t lanes, const float *k, size_t dim, size_t positions,
+                          float *out);
+    /* exp(score - max) in place, max and sum over positions; score [positions][lanes] */
+    void (*latent_softmax)(float *score, size_t lanes, size_t positions, float *max, float *sum);
+    /* out[h][d] = sum over positions of p[j][h] * k[j][d], d < out_dim (a multiple of 32) */
+    void (*latent_values)(const float *p, size_t lanes, size_t heads, const float *k, size_t dim,
+                          size_t positions, float *out, size_t out_dim);
+    /* As merge, for heads side by side. */
+    void (*latent_merge)(size_t heads, size_t out_dim, float *max, float *sum, float *value,
+                         const float *from_max, const float *from_sum, const float *from_value);
+    void (*scale_by)(const float *x, float by, size_t n, float *out);
+    /* out[p] = sum over heads in order of weight[h] * max(score[h][p], 0), p < 64; rows CPU_SPAN apart */
+    void (*index_combine)(const float *score, size_t heads, const float *weight, float *out);
+    void (*sigmoid)(float *x, size_t n); /* in place: 1 / (1 + e^-x) */
+    void (*layer_norm)(const float *x, const float *w, const float *bias, float eps, size_t dim, float *y);
+    void (*hadamard)(float *x, size_t dim); /* over sqrt(dim); dim a power of two */
 } cpu_kernels;
 
 extern const cpu_kernels cpu_kernels_scalar;

@@ -4,7 +4,7 @@
 
 #include <assert.h>
 
-enum { SERIAL_FLOATS = 16384 };
+enum { SERIAL_FLOATS = 16384, MAX_VALUE = 2048 /* latent and rope of a position */ };
 
 typedef struct rope_job {
     weft_backend *b;
@@ -143,6 +143,24 @@ static void write_item(void *context, uint32_t head, int thread)
         write_key(job, job->k + (t * l->n_head_kv + head) * l->key_dim, page_head, at);
         write_value(job, job->v + (t * l->n_head_kv + head) * l->value_dim,
                     page_head + weft_kv_side_bytes(l->type, l->key_dim), at);
+    }
+}
+
+/* The latent form: the indexer's key stands where a head's key does, latent and rope where its value does. */
+void cpu_latent_write(weft_backend *b, const weft_kv_layout *l, uint32_t layer, const weft_row *row,
+                      size_t n, const float *latent, const float *rope, const float *index)
+{
+    float value[MAX_VALUE];
+    const write_job job = {b, l, layer, row, n, index, value};
+    const size_t rope_dim = l->value_dim - l->latent_dim;
+    assert(l->n_head_kv == 1 && l->value_dim <= MAX_VALUE);
+    for (size_t t = 0; t < n; t++) {
+        const size_t at = (size_t)(row[t].position % WEFT_PAGE);
+        uint8_t *keys = (uint8_t *)row[t].page[row[t].position / WEFT_PAGE] + weft_kv_offset(l, layer, 0);
+        memcpy(value, latent + t * l->latent_dim, l->latent_dim * sizeof *value);
+        memcpy(value + l->latent_dim, rope + t * rope_dim, rope_dim * sizeof *value);
+        if (l->key_dim > 0) write_key(&job, index + t * l->key_dim, keys, at);
+        write_value(&job, value, keys + weft_kv_side_bytes(l->type, l->key_dim), at);
     }
 }
 

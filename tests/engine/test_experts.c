@@ -21,7 +21,8 @@ static void route(const device *d, const weft_routing *r, const float *scores, s
 
 /* Equal scores go by the lower index; weights fall and have the sum they should. */
 static void test_route_order(void **state) {
-    const weft_routing r = {6, 3, true, 1}, raw = {6, 3, false, 2};
+    const weft_routing r = {.n_expert = 6, .n_used = 3, .normalise = true, .scale = 1};
+    const weft_routing raw = {.n_expert = 6, .n_used = 3, .scale = 2};
     const float scores[] = {1, 2, 2, 0, 2, 1, /* two tokens */ 0, 0, 0, 0, 0, 0};
     const float share = 2 * expf(2) / (3 * expf(2) + 2 * expf(1) + 1);
     for (int isa = 0; isa < N_ISAS; isa++) {
@@ -42,7 +43,7 @@ static void test_route_order(void **state) {
 
 /* Whatever the scores are, the choice names experts that exist, each once. */
 static void test_route_not_finite(void **state) {
-    const weft_routing r = {5, 3, true, 1};
+    const weft_routing r = {.n_expert = 5, .n_used = 3, .normalise = true, .scale = 1};
     const float bad[][5] = {{NAN, NAN, NAN, NAN, NAN},
                             {0, NAN, 1, 2, 3},
                             {INFINITY, INFINITY, 0, 0, 0},

@@ -48,7 +48,13 @@ static void new_scene(scene *out, weft_kv_type type, uint32_t n_head, uint32_t n
                       uint32_t key_dim, uint32_t value_dim, size_t length, rng *r)
 {
     scene s = {
-        .layout = {type, 2, n_head_kv, key_dim, value_dim}, .n_head = n_head, .length = length};
+        .layout = {.type = type,
+                   .n_layer = 2,
+                   .n_head_kv = n_head_kv,
+                   .key_dim = key_dim,
+                   .value_dim = value_dim},
+        .n_head = n_head,
+        .length = length};
     s.q = random_floats(length * n_head * key_dim, r);
     s.k = random_floats(length * n_head_kv * key_dim, r);
     s.v = random_floats(length * n_head_kv * value_dim, r);
