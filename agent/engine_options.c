@@ -12,6 +12,13 @@ weft_status engine_kv_type(const char *name, weft_kv_type *out, weft_error *err)
     return weft_fail(err, WEFT_E_USAGE, "--kv-type %s: unknown; choose f16, f32 or q8_0", name);
 }
 
+weft_status engine_attention(const char *name, bool *out_dense, weft_error *err)
+{
+    *out_dense = strcmp(name, "dense") == 0;
+    if (*out_dense || strcmp(name, "sparse") == 0) return WEFT_OK;
+    return weft_fail(err, WEFT_E_USAGE, "--attention %s: unknown; choose sparse or dense", name);
+}
+
 weft_status engine_memory(const weft_options *o, weft_engine_options *out, weft_error *err)
 {
     const char *text = weft_option_text(o, OPT_MEMORY);
@@ -34,6 +41,8 @@ weft_status engine_open(const weft_options *o, bool vocab_only, weft_model **out
         .vocab_only = vocab_only,
     };
     weft_status status = engine_kv_type(weft_option_text(o, OPT_KV_TYPE), &options.kv_type, err);
+    if (!status)
+        status = engine_attention(weft_option_text(o, OPT_ATTENTION), &options.dense_attention, err);
     if (!status) status = engine_memory(o, &options, err);
     if (!status) status = models_resolve(weft_option_text(o, OPT_MODEL), &path, err);
     if (!status) status = weft_model_open(out, path, &options, err);

@@ -78,6 +78,8 @@ typedef enum weft_option_kind { KIND_FLAG, KIND_TEXT, KIND_INT, KIND_REAL, KIND_
       "most tokens on the timeline; 0: what the model was trained for")                            \
     X(KV_TYPE, "kv-type", 0, KIND_TEXT, "f16|f32|q8_0", V_ENGINE | V(MODEL_INFO), true, "f16",     \
       "keys and values; q8_0: half the memory of f16, less exact")                          \
+    X(ATTENTION, "attention", 0, KIND_TEXT, "sparse|dense", V_ENGINE, true, "sparse",               \
+      "of a model with an indexer (deepseek32): to what it chooses, or to everything, to compare") \
     X(FILE, "file", 'f', KIND_TEXT, "FILE", V(RUN), false, "", "read the task from FILE")          \
     X(SYSTEM, "system", 0, KIND_TEXT, "TEXT|@FILE", V_TASKS, true, "", "system text")               \
     X(TOOLS, "tools", 0, KIND_TEXT, "a,b|all|none", V_TOOLS, true, "all",             \

@@ -15,7 +15,7 @@ static void add_text(cJSON *body, const char *key, const char *text)
 
 /* Options whose text run.begin keeps as it is. */
 static const weft_option kept[] = {
-    OPT_KV_TYPE, OPT_CTX,  OPT_ISA,   OPT_THINK, OPT_TOOL_CHOICE,    OPT_TOOLS, OPT_DOCS,
+    OPT_KV_TYPE, OPT_ATTENTION, OPT_CTX,  OPT_ISA,   OPT_THINK, OPT_TOOL_CHOICE,    OPT_TOOLS, OPT_DOCS,
     OPT_SEARXNG, OPT_TEMP, OPT_TOP_P, OPT_MIN_P, OPT_REPEAT_PENALTY, OPT_SEED,  OPT_ALLOW_PRIVATE};
 static const weft_option counted[] = {OPT_TOP_K,       OPT_THINK_BUDGET,   OPT_JOBS,
                                       OPT_MAX_TURNS,   OPT_MAX_TOOL_CALLS, OPT_MAX_TOKENS,
@@ -355,6 +355,8 @@ weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err)
         .progress_context = r,
     };
     weft_status status = engine_kv_type(setting(r, begin, OPT_KV_TYPE), &options.kv_type, err);
+    if (!status)
+        status = engine_attention(setting(r, begin, OPT_ATTENTION), &options.dense_attention, err);
     if (!status) status = engine_memory(r->options, &options, err);
     if (!status) status = read_draft(r, err);
     if (!status) status = models_resolve(name ? name : "", &path, err);

@@ -46,6 +46,8 @@ typedef struct weft_engine_options {
     int64_t context; /* most tokens on a timeline; 0: the model's own context length */
     int chunk;       /* prefill chunk in tokens; 0: chosen by the engine. Never visible in logits */
     bool vocab_only; /* tokenizer and metadata, no weights */
+    bool dense_attention; /* a model that chooses what it attends to (deepseek32) attends to everything, for
+                             comparison: other logits, and pages of its own */
     /* How many weights are in memory: as many as fit what is available; with limit_memory, `memory` bytes of them;
      * with limit_process, as many as keep the whole process's resident memory within `memory` bytes, keys and
      * values of `context` tokens (0: of 4,096) counted. The others are read from the file, with the same results,

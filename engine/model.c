@@ -115,7 +115,14 @@ static weft_status read_hparams(weft_model *m, const weft_engine_options *o, wef
                          "context of %lld tokens: this model was trained for %lld at most",
                          (long long)o->context, (long long)h->context_length);
     m->context = o->context ? o->context : h->context_length;
-    m->kv = (weft_kv_layout){o->kv_type, h->n_layer, h->n_head_kv, h->head_dim, h->head_dim};
+    m->sparse = h->index_heads > 0 && !o->dense_attention;
+    m->kv = (weft_kv_layout){.type = o->kv_type,
+                             .n_layer = h->n_layer,
+                             .n_head_kv = h->n_head_kv,
+                             .key_dim = h->latent_dim ? h->index_dim : h->head_dim,
+                             .value_dim = h->latent_dim ? h->latent_dim + h->rope_dim : h->head_dim,
+                             .latent_dim = h->latent_dim,
+                             .variant = h->index_heads > 0 && !m->sparse};
     m->info.n_vocab = h->n_vocab;
     return WEFT_OK;
 }
@@ -129,27 +136,40 @@ static weft_status check_vocabulary(const weft_model *m, weft_error *err)
 
 /* ---- scratch ---- */
 
-enum { SCRATCH_PARTS = 9, SCRATCH_STEP = SCRATCH_ALIGN / sizeof(float) };
+enum { SCRATCH_PARTS = 17, SCRATCH_STEP = SCRATCH_ALIGN / sizeof(float) };
 
 typedef struct scratch_part {
     float **at;
     size_t width;
+    bool by_head; /* no matrix has so many columns: ops take it head by head */
 } scratch_part;
 
 static void scratch_parts(weft_model *m, scratch_part part[SCRATCH_PARTS])
 {
     const weft_hparams *h = &m->h;
     weft_scratch *s = &m->scratch;
-    size_t n_q = (size_t)h->n_head * h->head_dim, n_kv = (size_t)h->n_head_kv * h->head_dim;
-    const scratch_part parts[SCRATCH_PARTS] = {{&s->x, h->n_embd},
-                                               {&s->normed, h->n_embd},
-                                               {&s->branch, h->n_embd},
-                                               {&s->q, n_q},
-                                               {&s->attended, n_q},
-                                               {&s->k, n_kv},
-                                               {&s->v, n_kv},
-                                               {&s->ff, h->n_expert ? 0 : h->n_ff},
-                                               {&s->scores, h->n_expert}};
+    const bool latent = h->latent_dim > 0;
+    const size_t n_kv = latent ? 0 : (size_t)h->n_head_kv * h->head_dim;
+    const size_t n_latent = (size_t)h->n_head * h->latent_dim;
+    const size_t dense = h->n_expert && h->n_dense == 0 ? 0 : h->n_ff;
+    const scratch_part parts[SCRATCH_PARTS] = {
+        {&s->x, h->n_embd, false},
+        {&s->normed, h->n_embd, false},
+        {&s->branch, h->n_embd, false},
+        {&s->q, weft_query_width(h), latent},
+        {&s->attended, weft_attended_width(h), false},
+        {&s->k, n_kv, false},
+        {&s->v, n_kv, false},
+        {&s->ff, dense > h->n_ff_shared ? dense : h->n_ff_shared, false},
+        {&s->scores, h->n_expert, false},
+        {&s->latent, h->latent_dim, false},
+        {&s->k_rope, latent ? h->rope_dim : 0, false},
+        {&s->q_lora, h->q_lora, false},
+        {&s->q_latent, n_latent, true},
+        {&s->attended_latent, n_latent, true},
+        {&s->index_q, (size_t)h->index_heads * h->index_dim, true},
+        {&s->index_k, h->index_dim, false},
+        {&s->index_weight, h->index_heads, false}};
     memcpy(part, parts, sizeof parts);
 }
 
@@ -169,6 +189,22 @@ static void size_scratch(weft_model *m, int wanted_chunk)
     m->scratch.bytes = (m->scratch.bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
 }
 
+static weft_status reserve_latent(weft_model *m, weft_error *err)
+{
+    const weft_hparams *h = &m->h;
+    if (!m->ops->reserve_latent)
+        return weft_fail(err, WEFT_E_MODEL, "backend %s: has no latent attention yet; use the CPU",
+                         m->ops->name);
+    const weft_latent_size size = {.n_head = h->n_head,
+                                   .latent_dim = h->latent_dim,
+                                   .rope_dim = h->rope_dim,
+                                   .index_heads = h->index_heads,
+                                   .index_dim = h->index_dim,
+                                   .top_k = h->index_top_k,
+                                   .context = m->context};
+    return m->ops->reserve_latent(m->backend, &size, err);
+}
+
 static weft_status reserve_backend(weft_model *m, weft_error *err)
 {
     const weft_hparams *h = &m->h;
@@ -176,9 +212,11 @@ static weft_status reserve_backend(weft_model *m, weft_error *err)
     scratch_part part[SCRATCH_PARTS];
     size_t columns = 0;
     scratch_parts(m, part);
-    for (size_t i = 0; i < SCRATCH_PARTS; i++) columns = part[i].width > columns ? part[i].width : columns;
+    for (size_t i = 0; i < SCRATCH_PARTS; i++) 
+        if (!part[i].by_head && part[i].width > columns) columns = part[i].width;
     size_t most = chunk > 2 * WEFT_LOGIT_ROWS ? chunk : 2 * WEFT_LOGIT_ROWS;
     weft_status e = m->ops->reserve(m->backend, most, columns, err);
+    if (!e && h->latent_dim) e = reserve_latent(m, err);
     if (e || !h->n_expert) return e;
     const weft_experts_size size = {chunk, h->n_expert, h->n_expert_used, h->n_embd, h->n_ff_expert};
     return m->ops->reserve_experts(m->backend, &size, err);
@@ -193,7 +231,9 @@ static weft_status new_scratch(weft_model *m, weft_error *err)
     s->memory = aligned_alloc(SCRATCH_ALIGN, s->bytes);
     s->row = calloc(chunk, sizeof *s->row);
     s->pick = calloc(chunk * (h->n_expert ? h->n_expert_used : 1), sizeof *s->pick);
-    if (!s->memory || !s->row || !s->pick)
+    if (m->sparse) s->selected = calloc(chunk * h->index_top_k, sizeof *s->selected);
+    if (m->sparse) s->count = calloc(chunk, sizeof *s->count);
+    if (!s->memory || !s->row || !s->pick || (m->sparse && !(s->selected && s->count)))
         return weft_fail(err, WEFT_E_MEMORY, "scratch of %zu MiB: out of memory", s->bytes >> 20);
     float *next = s->memory;
     scratch_parts(m, part);
@@ -276,6 +316,12 @@ static weft_status place_on_device(weft_model *m, weft_error *err)
     weft_status e =
         device->twin(m->backend, s->memory, s->bytes, WEFT_TWIN_ACTIVATIONS, err);
     if (!e) e = device->twin(m->backend, s->pick, picks * sizeof *s->pick, WEFT_TWIN_ACTIVATIONS, err);
+    if (!e && m->sparse)
+        e = device->twin(m->backend, s->selected,
+                         (size_t)m->chunk * m->h.index_top_k * sizeof *s->selected, WEFT_TWIN_ACTIVATIONS, err);
+    if (!e && m->sparse)
+        e = device->twin(m->backend, s->count, (size_t)m->chunk * sizeof *s->count, WEFT_TWIN_ACTIVATIONS,
+                         err);
     if (!e) e = device->twin(m->backend, m->vectors, m->vector_bytes, WEFT_TWIN_CONSTANTS, err);
     for (int i = 0; i < 2 && !e; i++)
         if (m->inv_freq[i])
@@ -446,6 +492,8 @@ void weft_model_close(weft_model *model)
     free(model->scratch.memory);
     free(model->scratch.row);
     free(model->scratch.pick);
+    free(model->scratch.selected);
+    free(model->scratch.count);
     for (size_t i = 0; i < sizeof model->text / sizeof *model->text; i++) free(model->text[i]);
     weft_placement_free(&model->placement);
     free(model->prefix_dir);

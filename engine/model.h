@@ -29,6 +29,19 @@ typedef struct weft_layer {
     weft_weight *router;                   /* [n_expert][n_embd]; with it, gate, up and down are
                                               stacks of n_expert and n_ff is n_ff_expert */
     const float *post_ffn_norm;            /* [n_embd] */
+
+    /* Latent attention. q is then [n_head * head_dim][q_lora, or n_embd], o [n_embd][n_head * value_dim]. */
+    weft_weight *q_a;                           /* [q_lora][n_embd] */
+    const float *q_a_norm;                      /* [q_lora] */
+    weft_weight *latent, *k_rope;               /* [latent_dim][n_embd], [rope_dim][n_embd] */
+    const float *latent_norm;                   /* [latent_dim] */
+    weft_weight *k_b, *v_b;                     /* of each head: [latent_dim][head_dim - rope_dim],
+                                                   [value_dim][latent_dim] */
+    weft_weight *index_q, *index_k;             /* [index_heads * index_dim][q_lora], [index_dim][n_embd] */
+    weft_weight *index_weight;                  /* [index_heads][n_embd] */
+    const float *index_k_norm, *index_k_bias;   /* [index_dim] */
+    const float *router_bias;                   /* [n_expert], for the choice alone */
+    weft_weight *shared_gate, *shared_up, *shared_down; /* [n_ff_shared][n_embd] twice, and back */
 } weft_layer;
 
 /* Activations of one forward pass, each [chunk][...]. */
@@ -36,9 +49,14 @@ typedef struct weft_scratch {
     float *memory; /* owns all below */
     size_t bytes;
     float *x, *normed, *branch; /* [n_embd] residual stream, its norm, a block's output */
-    float *q, *attended;        /* [n_q] */
+    float *q, *attended;        /* weft_query_width, weft_attended_width */
     float *k, *v;               /* [n_kv] */
-    float *ff;                  /* [n_ff] */
+    float *ff;                  /* [n_ff] of dense layers, of shared experts */
+    float *latent, *k_rope;     /* [latent_dim], [rope_dim] */
+    float *q_lora;              /* [q_lora] */
+    float *q_latent, *attended_latent;        /* [n_head][latent_dim] */
+    float *index_q, *index_k, *index_weight;  /* [index_heads][index_dim], [index_dim], [index_heads] */
+    int32_t *selected, *count;  /* [index_top_k], 1 */
     float *scores;              /* [n_expert] of the router */
     weft_pick *pick;            /* [n_expert_used] */
     float *last;                /* [2 * WEFT_LOGIT_ROWS][n_embd], before the output matrix */
@@ -65,6 +83,9 @@ struct weft_model {
     float *vectors;           /* owns every norm and bias */
     size_t vector_bytes;
     double *inv_freq[2];      /* [rope_dim / 2]: of full layers, of sliding ones */
+    bool sparse;              /* the indexer's choice is used */
+    void (*on_selection)(void *context, const weft_index *index); /* for tests; or NULL */
+    void *on_selection_context;
 
     weft_kv_layout kv;
     uint8_t kv_identity[WEFT_DIGEST_BYTES]; /* of the file, in the names of its pages */
@@ -79,6 +100,11 @@ struct weft_model {
     char *text[4]; /* owned strings of info: path, name, architecture, chat template */
     char *notice, *memory_notice;
 };
+
+/* latent.c: attention's half of a layer, in two steps. Keys of all tokens, from the residual stream, whose norm
+ * stays in scratch for the queries; then queries, attention and the residual add, for the tokens still computed. */
+void weft_latent_keys(weft_model *model, uint32_t layer, const weft_row *row, size_t n);
+void weft_latent_attend(weft_model *model, uint32_t layer, const weft_row *row, size_t n);
 
 /* For the dialects. */
 const weft_tokenizer *weft_model_tokenizer(const weft_model *model);

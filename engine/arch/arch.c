@@ -23,15 +23,18 @@ enum {
 
 static const weft_arch *const architectures[] = {&weft_arch_qwen2, &weft_arch_qwen3,
                                                  &weft_arch_llama, &weft_arch_gemma3,
-                                                 &weft_arch_qwen3moe};
+                                                 &weft_arch_qwen3moe, &weft_arch_deepseek2,
+                                                 &weft_arch_deepseek32};
 
 /* Keys that, if present and above zero, change the mathematics in a way not implemented here. */
 static const char *const refused[] = {
     "attn_logit_softcapping", "final_logit_softcapping", "logit_scale",
     "embedding_scale",        "residual_scale",          "attention.scale",
     "attention.clamp_kqv",    "attention.max_alibi_bias",
-    "expert_shared_count",    "expert_group_count",
 };
+
+/* The same, but for the families with latent attention. */
+static const char *const refused_elsewhere[] = {"expert_shared_count", "expert_group_count"};
 
 static const char *arch_key(char key[KEY_BYTES], const char *arch, const char *name)
 {
@@ -63,9 +66,8 @@ weft_status weft_arch_refuse_window(const weft_gguf *file, const char *arch, con
     return WEFT_OK;
 }
 
-/* An integer in 1..max; `fallback` 0 means the key is required. */
-static weft_status read_count(const weft_gguf *file, const char *arch, const char *name,
-                              int64_t max, uint32_t fallback, uint32_t *out, weft_error *err)
+weft_status weft_arch_count(const weft_gguf *file, const char *arch, const char *name, int64_t max,
+                            uint32_t fallback, uint32_t *out, weft_error *err)
 {
     int64_t value = fallback;
     if (!weft_arch_int(file, arch, name, &value) && fallback == 0)
@@ -87,9 +89,9 @@ static weft_status check_positive(const char *arch, const char *name, double val
 static weft_status read_heads(const weft_gguf *file, const char *arch, weft_hparams *h,
                               weft_error *err)
 {
-    weft_status s = read_count(file, arch, "attention.head_count", MAX_HEADS, 0, &h->n_head, err);
+    weft_status s = weft_arch_count(file, arch, "attention.head_count", MAX_HEADS, 0, &h->n_head, err);
     if (!s)
-        s = read_count(file, arch, "attention.head_count_kv", MAX_HEADS, h->n_head, &h->n_head_kv,
+        s = weft_arch_count(file, arch, "attention.head_count_kv", MAX_HEADS, h->n_head, &h->n_head_kv,
                        err);
     if (s) return s;
     if (h->n_head % h->n_head_kv != 0)
@@ -98,13 +100,13 @@ static weft_status read_heads(const weft_gguf *file, const char *arch, weft_hpar
                          h->n_head, h->n_head_kv);
     uint32_t even = h->n_embd % h->n_head == 0 ? h->n_embd / h->n_head : 0;
     if (even > MAX_HEAD_DIM) even = 0;
-    s = read_count(file, arch, "attention.key_length", MAX_HEAD_DIM, even, &h->head_dim, err);
+    s = weft_arch_count(file, arch, "attention.key_length", MAX_HEAD_DIM, even, &h->head_dim, err);
     uint32_t value_dim = 0;
     if (!s)
-        s = read_count(file, arch, "attention.value_length", MAX_HEAD_DIM, h->head_dim, &value_dim,
+        s = weft_arch_count(file, arch, "attention.value_length", MAX_HEAD_DIM, h->head_dim, &value_dim,
                        err);
     if (!s)
-        s = read_count(file, arch, "rope.dimension_count", MAX_HEAD_DIM, h->head_dim, &h->rope_dim,
+        s = weft_arch_count(file, arch, "rope.dimension_count", MAX_HEAD_DIM, h->head_dim, &h->rope_dim,
                        err);
     if (s) return s;
     if (h->head_dim % 2 != 0 || value_dim != h->head_dim)
@@ -117,20 +119,28 @@ static weft_status read_heads(const weft_gguf *file, const char *arch, weft_hpar
     return WEFT_OK;
 }
 
-static weft_status read_rope(const weft_gguf *file, const char *arch, weft_hparams *h,
+static bool text_is(weft_text text, const char *word)
+{
+    return text.size == strlen(word) && memcmp(text.data, word, text.size) == 0;
+}
+
+static weft_status read_rope(const weft_gguf *file, const weft_arch *family, weft_hparams *h,
                              weft_error *err)
 {
+    const char *arch = family->name;
     char key[KEY_BYTES];
     weft_text type = {"none", 4};
     (void)weft_gguf_text(file, arch_key(key, arch, "rope.scaling.type"), &type);
     h->rope_scale = 1;
     (void)weft_arch_float(file, arch, "rope.scale_linear", &h->rope_scale); /* its older name */
-    if (type.size == 6 && memcmp(type.data, "linear", 6) == 0) {
+    h->yarn = family->heads && text_is(type, "yarn");
+    if (h->yarn || text_is(type, "linear")) {
         if (!weft_arch_float(file, arch, "rope.scaling.factor", &h->rope_scale))
             return weft_fail(err, WEFT_E_MODEL, "%s.rope.scaling.factor: missing", arch);
-    } else if (type.size != 4 || memcmp(type.data, "none", 4) != 0) {
-        return weft_fail(err, WEFT_E_MODEL, "%s: \"%.*s\" is not supported (known: none, linear)",
-                         key, (int)(type.size < 40 ? type.size : 40), type.data);
+    } else if (!text_is(type, "none")) {
+        return weft_fail(err, WEFT_E_MODEL, "%s: \"%.*s\" is not supported (known: none, linear%s)",
+                         key, (int)(type.size < 40 ? type.size : 40), type.data,
+                         family->heads ? ", yarn" : "");
     }
     h->rope_theta = 10000;
     (void)weft_arch_float(file, arch, "rope.freq_base", &h->rope_theta);
@@ -138,15 +148,16 @@ static weft_status read_rope(const weft_gguf *file, const char *arch, weft_hpara
     return s ? s : check_positive(arch, "rope.scaling.factor", h->rope_scale, 1e6, err);
 }
 
-static weft_status read_shape(const weft_gguf *file, const char *arch, weft_hparams *h,
+static weft_status read_shape(const weft_gguf *file, const weft_arch *family, weft_hparams *h,
                               weft_error *err)
 {
+    const char *arch = family->name;
     uint32_t context = 0;
-    weft_status s = read_count(file, arch, "block_count", MAX_LAYERS, 0, &h->n_layer, err);
-    if (!s) s = read_count(file, arch, "embedding_length", MAX_WIDTH, 0, &h->n_embd, err);
-    if (!s) s = read_count(file, arch, "feed_forward_length", MAX_WIDTH, 0, &h->n_ff, err);
-    if (!s) s = read_count(file, arch, "context_length", INT32_MAX, 0, &context, err);
-    if (!s) s = read_heads(file, arch, h, err);
+    weft_status s = weft_arch_count(file, arch, "block_count", MAX_LAYERS, 0, &h->n_layer, err);
+    if (!s) s = weft_arch_count(file, arch, "embedding_length", MAX_WIDTH, 0, &h->n_embd, err);
+    if (!s) s = weft_arch_count(file, arch, "feed_forward_length", MAX_WIDTH, 0, &h->n_ff, err);
+    if (!s) s = weft_arch_count(file, arch, "context_length", INT32_MAX, 0, &context, err);
+    if (!s) s = (family->heads ? family->heads : read_heads)(file, arch, h, err);
     if (s) return s;
     h->context_length = context;
     const weft_tensor *embedding = weft_gguf_tensor_find(file, "token_embd.weight");
@@ -158,7 +169,7 @@ static weft_status read_shape(const weft_gguf *file, const char *arch, weft_hpar
     (void)weft_arch_float(file, arch, "attention.layer_norm_rms_epsilon", &eps);
     h->norm_eps = (float)eps;
     s = check_positive(arch, "attention.layer_norm_rms_epsilon", h->norm_eps, 1, err);
-    return s ? s : read_rope(file, arch, h, err);
+    return s ? s : read_rope(file, family, h, err);
 }
 
 /* A number that is there and not 0 is refused. */
@@ -178,6 +189,8 @@ static weft_status refuse_unknown(const weft_gguf *file, const weft_arch *arch, 
     weft_status s = arch->has_experts ? WEFT_OK : refuse_key(file, arch->name, "expert_count", err);
     for (size_t i = 0; !s && i < sizeof refused / sizeof *refused; i++)
         s = refuse_key(file, arch->name, refused[i], err);
+    for (size_t i = 0; !s && !arch->heads && i < sizeof refused_elsewhere / sizeof *refused_elsewhere; i++)
+        s = refuse_key(file, arch->name, refused_elsewhere[i], err);
     if (s) return s;
     bool causal = true;
     char key[KEY_BYTES];
@@ -186,19 +199,26 @@ static weft_status refuse_unknown(const weft_gguf *file, const weft_arch *arch, 
     return WEFT_OK;
 }
 
-weft_status weft_arch_experts(const weft_gguf *file, const char *arch, weft_hparams *h,
+bool weft_arch_predicts(const weft_gguf *file, uint32_t layer)
+{
+    char name[KEY_BYTES];
+    snprintf(name, sizeof name, "blk.%u.nextn.eh_proj.weight", layer);
+    return weft_gguf_tensor_find(file, name) != NULL;
+}
+
+weft_status weft_arch_experts(const weft_gguf *file, const char *arch, bool normalise, weft_hparams *h,
                               weft_error *err)
 {
     char key[KEY_BYTES];
     double scale = 0;
-    weft_status s = read_count(file, arch, "expert_count", MAX_EXPERTS, 0, &h->n_expert, err);
+    weft_status s = weft_arch_count(file, arch, "expert_count", MAX_EXPERTS, 0, &h->n_expert, err);
     if (!s)
-        s = read_count(file, arch, "expert_used_count", h->n_expert, 0, &h->n_expert_used, err);
+        s = weft_arch_count(file, arch, "expert_used_count", h->n_expert, 0, &h->n_expert_used, err);
     if (!s) /* older files: the experts of a token share the width of a dense layer */
-        s = read_count(file, arch, "expert_feed_forward_length", MAX_WIDTH,
+        s = weft_arch_count(file, arch, "expert_feed_forward_length", MAX_WIDTH,
                        h->n_ff / h->n_expert_used, &h->n_ff_expert, err);
     if (s) return s;
-    h->expert_normalise = true;
+    h->expert_normalise = normalise;
     (void)weft_gguf_bool(file, arch_key(key, arch, "expert_weights_norm"), &h->expert_normalise);
     (void)weft_arch_float(file, arch, "expert_weights_scale", &scale);
     h->expert_scale = scale == 0 ? 1 : (float)scale; /* 0 stands for none in files */
@@ -232,7 +252,7 @@ weft_status weft_hparams_read(const weft_gguf *file, weft_hparams *out, weft_err
     const weft_arch *arch = NULL;
     weft_hparams h = {0};
     weft_status s = find_architecture(file, &arch, err);
-    if (!s) s = read_shape(file, arch->name, &h, err);
+    if (!s) s = read_shape(file, arch, &h, err);
     if (!s) s = refuse_unknown(file, arch, err);
     if (s) return s;
     h.activation = WEFT_SILU;

@@ -1,7 +1,7 @@
 /* Architectures: what a model file must say about its shape, and how the families differ.
  *
  * All families here are one transformer (transformer.c): RMS norm, grouped-query attention with
- * rotary positions, gated feed-forward, residuals. A family is a file that fills weft_hparams:
+ * rotary positions (or latent attention: latent.c), gated feed-forward, residuals. A family is a file that fills weft_hparams:
  * which norms exist, which rope, which window, which activation. Nothing is guessed: a key that
  * would change the mathematics and is not implemented is refused by name, and so is a tensor nobody
  * asked for.
@@ -20,6 +20,9 @@ typedef struct weft_hparams {
     float norm_eps;
     double rope_theta;
     double rope_scale; /* positions are divided by it (linear scaling); 1: none */
+    bool yarn;         /* low frequencies are divided by it, high ones are not */
+    int64_t yarn_context; /* that the model was trained for without it */
+    double yarn_beta_fast, yarn_beta_slow; /* turns in that context from where to where it fades */
 
     /* set by the family */
     weft_rope_kind rope;
@@ -36,18 +39,28 @@ typedef struct weft_hparams {
 
     /* mixture of experts, by weft_arch_experts; n_expert 0: every feed-forward is dense */
     uint32_t n_expert, n_expert_used, n_ff_expert;
+    uint32_t n_ff_shared; /* of the experts that every token takes, as one feed-forward; 0: none */
+    uint32_t n_dense;     /* the first layers have no experts */
+    weft_gating gating;
+    uint32_t n_group, n_group_used;
     bool expert_normalise; /* the weights of a token's experts are divided by their sum */
     float expert_scale;
+
+    /* latent attention; latent_dim 0: none. head_dim is that of queries, rope_dim of it rotated, last */
+    uint32_t latent_dim, value_dim, q_lora; /* q_lora 0: queries are made in one step */
+    uint32_t index_heads, index_dim, index_top_k; /* of the indexer; 0: none */
 } weft_hparams;
 
 typedef struct weft_arch {
     const char *name; /* general.architecture */
     bool has_experts; /* the others refuse a file with expert_count */
     weft_status (*configure)(const weft_gguf *file, weft_hparams *h, weft_error *err);
+    /* Sizes of heads, for latent attention; NULL: those of grouped-query attention are read. */
+    weft_status (*heads)(const weft_gguf *file, const char *arch, weft_hparams *h, weft_error *err);
 } weft_arch;
 
 extern const weft_arch weft_arch_qwen2, weft_arch_qwen3, weft_arch_llama, weft_arch_gemma3,
-    weft_arch_qwen3moe;
+    weft_arch_qwen3moe, weft_arch_deepseek2, weft_arch_deepseek32;
 
 /* Reads and checks the hyper-parameters of a file. WEFT_E_MODEL names the architecture or key that
  * is missing, out of range or not supported. */
@@ -59,12 +72,30 @@ bool weft_arch_float(const weft_gguf *file, const char *arch, const char *name, 
 weft_status weft_arch_refuse_window(const weft_gguf *file, const char *arch, const weft_hparams *h,
                                     weft_error *err);
 
-/* Fills the fields of a mixture of experts; what it lacks or asks for beyond them is refused. */
-weft_status weft_arch_experts(const weft_gguf *file, const char *arch, weft_hparams *h,
+/* An integer in 1..max; `fallback` 0 means the key is required. */
+weft_status weft_arch_count(const weft_gguf *file, const char *arch, const char *name, int64_t max,
+                            uint32_t fallback, uint32_t *out, weft_error *err);
+
+/* Fills the fields of a mixture of experts; what it lacks or asks for beyond them is refused. normalise:
+ * where the file does not say. */
+weft_status weft_arch_experts(const weft_gguf *file, const char *arch, bool normalise, weft_hparams *h,
                               weft_error *err);
+
+/* True if a layer's tensors are there to predict further tokens: the forward pass has no use for them. */
+bool weft_arch_predicts(const weft_gguf *file, uint32_t layer);
 
 static inline bool weft_layer_slides(const weft_hparams *h, uint32_t layer) {
     return h->window > 0 && (layer + 1) % h->window_period != 0;
+}
+
+/* Widths of all heads' queries, and of what attention makes of them. */
+static inline size_t weft_query_width(const weft_hparams *h)
+{
+    return (size_t)h->n_head * h->head_dim;
+}
+static inline size_t weft_attended_width(const weft_hparams *h)
+{
+    return (size_t)h->n_head * (h->latent_dim ? h->value_dim : h->head_dim);
 }
 
 /* Finds, checks and repacks every tensor of the transformer into the model (load.c). */

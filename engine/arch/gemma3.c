@@ -38,4 +38,4 @@ static weft_status configure(const weft_gguf *file, weft_hparams *h, weft_error 
     return WEFT_OK;
 }
 
-const weft_arch weft_arch_gemma3 = {"gemma3", false, configure};
+const weft_arch weft_arch_gemma3 = {.name = "gemma3", .configure = configure};

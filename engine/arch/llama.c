@@ -9,4 +9,4 @@ static weft_status configure(const weft_gguf *file, weft_hparams *h, weft_error 
     return weft_arch_refuse_window(file, "llama", h, err);
 }
 
-const weft_arch weft_arch_llama = {"llama", false, configure};
+const weft_arch weft_arch_llama = {.name = "llama", .configure = configure};

@@ -94,15 +94,20 @@ static weft_status vector(loader *l, const char *name, uint32_t n, bool optional
     return finished(l, t);
 }
 
-/* Repacked, or left in the file, as placed. */
-static weft_status weigh(loader *l, const weft_tensor *t, weft_weight **out)
+/* Part of tensor t, or all of it: repacked, or left in the file, as t is placed. */
+static weft_status weigh_part(loader *l, const weft_tensor *t, const weft_tensor *part, weft_weight **out)
 {
     weft_model *m = l->model;
     bool repack = weft_placement_in_memory(&m->placement, m->file, t);
-    weft_status status = (repack ? m->ops->weight_new : m->ops->weight_map)(m->backend, t, out, l->err);
-    if (status) return status;
-    l->in_memory += m->ops->weight_bytes(*out);
-    return finished(l, t);
+    weft_status status = (repack ? m->ops->weight_new : m->ops->weight_map)(m->backend, part, out, l->err);
+    if (!status) l->in_memory += m->ops->weight_bytes(*out);
+    return status;
+}
+
+static weft_status weigh(loader *l, const weft_tensor *t, weft_weight **out)
+{
+    weft_status status = weigh_part(l, t, t, out);
+    return status ? status : finished(l, t);
 }
 
 static weft_status stack(loader *l, const char *name, uint32_t columns, uint32_t rows,
@@ -119,8 +124,71 @@ static weft_status matrix(loader *l, const char *name, uint32_t columns, uint32_
     return stack(l, name, columns, rows, 1, out);
 }
 
+/* One matrix of the file as two: its first rows and the others. */
+static weft_status split_rows(loader *l, const char *name, uint32_t columns, uint32_t first, uint32_t others,
+                              weft_weight **out_first, weft_weight **out_others)
+{
+    const weft_tensor *t;
+    weft_status e = take(l, name, columns, first + others, 1, false, &t);
+    if (e) return e;
+    const size_t row_bytes = t->bytes / (first + others);
+    weft_tensor head = *t, tail = *t;
+    head.dim[1] = first;
+    head.bytes = first * row_bytes;
+    tail.dim[1] = others;
+    tail.bytes = others * row_bytes;
+    tail.data = (const uint8_t *)t->data + head.bytes;
+    tail.offset += head.bytes;
+    e = weigh_part(l, t, &head, out_first);
+    if (!e) e = weigh_part(l, t, &tail, out_others);
+    return e ? e : finished(l, t);
+}
+
+static weft_status load_indexer(loader *l, uint32_t i, weft_layer *w)
+{
+    const weft_hparams *h = &l->model->h;
+    const uint32_t dim = h->index_dim, heads = h->index_heads;
+    char s[NAME_BYTES];
+    weft_status e =
+        matrix(l, layer_name(s, i, "indexer.attn_q_b.weight"), h->q_lora, heads * dim, &w->index_q);
+    if (!e) e = matrix(l, layer_name(s, i, "indexer.attn_k.weight"), h->n_embd, dim, &w->index_k);
+    if (!e) e = matrix(l, layer_name(s, i, "indexer.proj.weight"), h->n_embd, heads, &w->index_weight);
+    if (!e) e = vector(l, layer_name(s, i, "indexer.k_norm.weight"), dim, false, &w->index_k_norm);
+    if (!e) e = vector(l, layer_name(s, i, "indexer.k_norm.bias"), dim, false, &w->index_k_bias);
+    return e;
+}
+
+static weft_status load_latent(loader *l, uint32_t i, weft_layer *w)
+{
+    const weft_hparams *h = &l->model->h;
+    const uint32_t n_q = h->n_head * h->head_dim, latent = h->latent_dim;
+    char s[NAME_BYTES];
+    weft_status e =
+        vector(l, layer_name(s, i, "attn_norm.weight"), h->n_embd, false, &w->attn_norm);
+    if (!e && h->q_lora) {
+        e = matrix(l, layer_name(s, i, "attn_q_a.weight"), h->n_embd, h->q_lora, &w->q_a);
+        if (!e) e = vector(l, layer_name(s, i, "attn_q_a_norm.weight"), h->q_lora, false, &w->q_a_norm);
+        if (!e) e = matrix(l, layer_name(s, i, "attn_q_b.weight"), h->q_lora, n_q, &w->q);
+    } else if (!e) {
+        e = matrix(l, layer_name(s, i, "attn_q.weight"), h->n_embd, n_q, &w->q);
+    }
+    if (!e)
+        e = split_rows(l, layer_name(s, i, "attn_kv_a_mqa.weight"), h->n_embd, latent, h->rope_dim,
+                       &w->latent, &w->k_rope);
+    if (!e) e = vector(l, layer_name(s, i, "attn_kv_a_norm.weight"), latent, false, &w->latent_norm);
+    if (!e)
+        e = stack(l, layer_name(s, i, "attn_k_b.weight"), h->head_dim - h->rope_dim, latent, h->n_head,
+                  &w->k_b);
+    if (!e)
+        e = stack(l, layer_name(s, i, "attn_v_b.weight"), latent, h->value_dim, h->n_head, &w->v_b);
+    if (!e)
+        e = matrix(l, layer_name(s, i, "attn_output.weight"), h->n_head * h->value_dim, h->n_embd, &w->o);
+    return e || !h->index_heads ? e : load_indexer(l, i, w);
+}
+
 static weft_status load_attention(loader *l, uint32_t i, weft_layer *w)
 {
+    if (l->model->h.latent_dim) return load_latent(l, i, w);
     const weft_hparams *h = &l->model->h;
     uint32_t n_q = h->n_head * h->head_dim, n_kv = h->n_head_kv * h->head_dim;
     bool no_bias = !h->qkv_bias;
@@ -165,6 +233,16 @@ static weft_status pool_experts(loader *l, uint32_t i, weft_layer *w)
     return m->ops->experts_pool(m->backend, w->gate, w->up, w->down, slots, l->err);
 }
 
+static weft_status load_shared(loader *l, uint32_t i, weft_layer *w)
+{
+    const uint32_t n_embd = l->model->h.n_embd, n_ff = l->model->h.n_ff_shared;
+    char s[NAME_BYTES];
+    weft_status e = matrix(l, layer_name(s, i, "ffn_gate_shexp.weight"), n_embd, n_ff, &w->shared_gate);
+    if (!e) e = matrix(l, layer_name(s, i, "ffn_up_shexp.weight"), n_embd, n_ff, &w->shared_up);
+    if (!e) e = matrix(l, layer_name(s, i, "ffn_down_shexp.weight"), n_ff, n_embd, &w->shared_down);
+    return e;
+}
+
 static weft_status load_experts(loader *l, uint32_t i, weft_layer *w)
 {
     const weft_hparams *h = &l->model->h;
@@ -174,7 +252,10 @@ static weft_status load_experts(loader *l, uint32_t i, weft_layer *w)
     if (!e) e = stack(l, layer_name(s, i, "ffn_gate_exps.weight"), h->n_embd, n_ff, n, &w->gate);
     if (!e) e = stack(l, layer_name(s, i, "ffn_up_exps.weight"), h->n_embd, n_ff, n, &w->up);
     if (!e) e = stack(l, layer_name(s, i, "ffn_down_exps.weight"), n_ff, h->n_embd, n, &w->down);
-    return e ? e : pool_experts(l, i, w);
+    if (!e) e = pool_experts(l, i, w);
+    if (!e && h->gating == WEFT_GATE_SIGMOID)
+        e = vector(l, layer_name(s, i, "exp_probs_b.bias"), n, true, &w->router_bias);
+    return e || !h->n_ff_shared ? e : load_shared(l, i, w);
 }
 
 static weft_status load_feed_forward(loader *l, uint32_t i, weft_layer *w)
@@ -182,12 +263,26 @@ static weft_status load_feed_forward(loader *l, uint32_t i, weft_layer *w)
     const weft_hparams *h = &l->model->h;
     char s[NAME_BYTES];
     weft_status e = vector(l, layer_name(s, i, "ffn_norm.weight"), h->n_embd, false, &w->ffn_norm);
-    if (!e && h->n_expert) e = load_experts(l, i, w);
-    if (!e && !h->n_expert) e = load_dense(l, i, w);
+    if (!e) e = (h->n_expert && i >= h->n_dense ? load_experts : load_dense)(l, i, w);
     if (!e && h->post_norms)
         e = vector(l, layer_name(s, i, "post_ffw_norm.weight"), h->n_embd, false,
                    &w->post_ffn_norm);
     return e;
+}
+
+/* YaRN: dims that turn more than beta_fast times in the context the model was trained for stay as they are,
+ * those that turn less than beta_slow times are divided by the scale, between the two it fades. */
+static void apply_yarn(const weft_hparams *h, double *inv_freq)
+{
+    const double pi = 3.14159265358979323846, turns[2] = {h->yarn_beta_fast, h->yarn_beta_slow};
+    double at[2]; /* index of the pair that turns so often */
+    for (int i = 0; i < 2; i++)
+        at[i] = h->rope_dim * log((double)h->yarn_context / (turns[i] * 2 * pi)) / (2 * log(h->rope_theta));
+    const double low = fmax(floor(at[0]), 0), high = fmin(ceil(at[1]), h->rope_dim - 1.0);
+    for (uint32_t i = 0; i < h->rope_dim / 2; i++) {
+        const double fade = fmin(fmax((i - low) / fmax(high - low, 0.001), 0), 1);
+        inv_freq[i] = inv_freq[i] / h->rope_scale * fade + inv_freq[i] * (1 - fade);
+    }
 }
 
 /* inv_freq[i] = theta^(-2i / rope_dim) / scale / factor[i] */
@@ -217,7 +312,8 @@ static weft_status load_ropes(loader *l)
     const float *factor = NULL;
     weft_status e = WEFT_OK;
     if (m->h.rope_factors) e = vector(l, "rope_freqs.weight", m->h.rope_dim / 2, true, &factor);
-    if (!e) e = rope_table(l, m->h.rope_theta, m->h.rope_scale, factor, &m->inv_freq[0]);
+    if (!e) e = rope_table(l, m->h.rope_theta, m->h.yarn ? 1 : m->h.rope_scale, factor, &m->inv_freq[0]);
+    if (!e && m->h.yarn) apply_yarn(&m->h, m->inv_freq[0]);
     if (!e && m->h.window > 0) e = rope_table(l, m->h.window_theta, 1, NULL, &m->inv_freq[1]);
     return e;
 }
@@ -237,6 +333,14 @@ static weft_status load_ends(loader *l)
     return weigh(l, m->embedding, &m->output); /* tied */
 }
 
+/* Of a layer that predicts further tokens (multi-token prediction), which nothing here uses. */
+static bool is_prediction(const loader *l, const weft_tensor *t)
+{
+    unsigned layer;
+    return l->model->h.latent_dim && sscanf(t->name, "blk.%u.", &layer) == 1 &&
+           layer >= l->model->h.n_layer && weft_arch_predicts(l->model->file, layer);
+}
+
 static weft_status refuse_untaken(loader *l)
 {
     size_t n = weft_gguf_tensor_count(l->model->file);
@@ -244,7 +348,7 @@ static weft_status refuse_untaken(loader *l)
         const weft_tensor *t = weft_gguf_tensor_at(l->model->file, i);
         bool found = false;
         for (size_t j = 0; j < l->n_taken && !found; j++) found = l->taken[j] == t;
-        if (!found)
+        if (!found && !is_prediction(l, t))
             return weft_fail(
                 l->err, WEFT_E_MODEL,
                 "tensor %s: not known to the %s architecture; the result would be wrong", t->name,
@@ -297,8 +401,11 @@ void weft_transformer_unload(weft_model *model)
 {
     for (uint32_t i = 0; model->layer && i < model->h.n_layer; i++) {
         const weft_layer *w = &model->layer[i];
-        weft_weight *const all[] = {w->q,    w->k,  w->v,    w->o,
-                                    w->gate, w->up, w->down, w->router};
+        weft_weight *const all[] = {
+            w->q,       w->k,       w->v,          w->o,           w->gate,      w->up,
+            w->down,    w->router,  w->q_a,        w->latent,      w->k_rope,    w->k_b,
+            w->v_b,     w->index_q, w->index_k,    w->index_weight, w->shared_gate, w->shared_up,
+            w->shared_down};
         for (size_t j = 0; j < sizeof all / sizeof *all; j++)
             if (all[j]) model->ops->weight_free(all[j]);
     }

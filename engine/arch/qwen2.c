@@ -8,4 +8,4 @@ static weft_status configure(const weft_gguf *file, weft_hparams *h, weft_error 
     return weft_arch_refuse_window(file, "qwen2", h, err);
 }
 
-const weft_arch weft_arch_qwen2 = {"qwen2", false, configure};
+const weft_arch weft_arch_qwen2 = {.name = "qwen2", .configure = configure};

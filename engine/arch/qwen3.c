@@ -8,4 +8,4 @@ static weft_status configure(const weft_gguf *file, weft_hparams *h, weft_error 
     return weft_arch_refuse_window(file, "qwen3", h, err);
 }
 
-const weft_arch weft_arch_qwen3 = {"qwen3", false, configure};
+const weft_arch weft_arch_qwen3 = {.name = "qwen3", .configure = configure};

@@ -13,8 +13,8 @@ static weft_status configure(const weft_gguf *file, weft_hparams *h, weft_error 
                          (long long)gating);
     h->rope = WEFT_ROPE_NEOX;
     h->head_norms = true;
-    weft_status s = weft_arch_experts(file, "qwen3moe", h, err);
+    weft_status s = weft_arch_experts(file, "qwen3moe", true, h, err);
     return s ? s : weft_arch_refuse_window(file, "qwen3moe", h, err);
 }
 
-const weft_arch weft_arch_qwen3moe = {"qwen3moe", true, configure};
+const weft_arch weft_arch_qwen3moe = {.name = "qwen3moe", .has_experts = true, .configure = configure};

@@ -25,7 +25,8 @@ static void keep_rows(weft_model *m, const weft_pass *pass, float *x, size_t wid
         memmove(x + i * width, x + pass->want[i] * width, width * sizeof *x);
 }
 
-/* Keeps the wanted rows of x and q (and of the row list) and returns how many remain. */
+/* Keeps the wanted rows of x and of what attention goes on with (and of the row list) and returns how many
+ * remain. */
 static size_t keep_wanted(weft_model *m, const weft_pass *pass)
 {
     const weft_scratch *s = &m->scratch;
@@ -34,7 +35,10 @@ static size_t keep_wanted(weft_model *m, const weft_pass *pass)
         s->row[i] = pass->row[pass->want[i]];
     }
     keep_rows(m, pass, s->x, m->h.n_embd);
-    keep_rows(m, pass, s->q, (size_t)m->h.n_head * m->h.head_dim);
+    if (m->h.latent_dim)
+        keep_rows(m, pass, s->normed, m->h.n_embd);
+    else
+        keep_rows(m, pass, s->q, weft_query_width(&m->h));
     return pass->n_want;
 }
 
@@ -87,13 +91,32 @@ static void attend(weft_model *m, uint32_t layer, const weft_row *row, size_t n)
     o->add(m->backend, s->x, s->branch, n * h->n_embd);
 }
 
+/* What every token takes beside its experts: `branch` += it. `normed` is needed no more. */
+static void add_shared(weft_model *m, const weft_layer *w, size_t n)
+{
+    const weft_hparams *h = &m->h;
+    const weft_scratch *s = &m->scratch;
+    const weft_weight *const weight[] = {w->shared_down};
+    const float *const bias[] = {NULL};
+    float *const y[] = {s->normed};
+    m->ops->gated(m->backend, w->shared_gate, w->shared_up, h->activation, s->normed, n, s->ff);
+    m->ops->matmul(m->backend, weight, bias, y, 1, s->ff, n);
+    m->ops->add(m->backend, s->branch, s->normed, n * h->n_embd);
+}
+
 /* Which experts each token takes: of `normed` into `pick`. */
 static void choose_experts(weft_model *m, const weft_layer *w, size_t n)
 {
     const weft_hparams *h = &m->h;
     const weft_scratch *s = &m->scratch;
-    const weft_routing routing = {h->n_expert, h->n_expert_used, h->expert_normalise,
-                                  h->expert_scale};
+    const weft_routing routing = {.n_expert = h->n_expert,
+                                  .n_used = h->n_expert_used,
+                                  .normalise = h->expert_normalise,
+                                  .scale = h->expert_scale,
+                                  .gating = h->gating,
+                                  .bias = w->router_bias,
+                                  .n_group = h->n_group,
+                                  .n_group_used = h->n_group_used};
     const weft_weight *const weight[] = {w->router};
     const float *const bias[] = {NULL};
     float *const y[] = {s->scores};
@@ -112,6 +135,7 @@ static void run_experts(weft_model *m, const weft_layer *w, size_t n)
     const weft_experts experts = experts_of(m, w);
     choose_experts(m, w, n);
     m->ops->experts(m->backend, &experts, m->scratch.pick, m->scratch.normed, n, m->scratch.branch);
+    if (w->shared_gate) add_shared(m, w, n);
 }
 
 /* The next layer's router asked one attention too early: what it says is likely, and what of that is in no slot is
@@ -155,13 +179,13 @@ static void forward(weft_model *m, const weft_pass *pass)
     size_t n = pass->n;
     for (uint32_t layer = 0; layer < m->h.n_layer; layer++) {
         if (device) device->layer(m->backend, layer, n);
-        project(m, layer, row, n);
+        (m->h.latent_dim ? weft_latent_keys : project)(m, layer, row, n);
         if (layer + 1 == m->h.n_layer) {
             n = keep_wanted(m, pass);
             row = m->scratch.row;
             if (n == 0) return;
         }
-        attend(m, layer, row, n);
+        (m->h.latent_dim ? weft_latent_attend : attend)(m, layer, row, n);
         feed_forward(m, &m->layer[layer], n);
         guess_experts(m, layer, n);
     }

@@ -40,7 +40,7 @@ typedef struct writer {
     const spec *s;
     weft_buffer kv;
     uint64_t n_kv;
-    tensor t[64];
+    tensor t[96];
     size_t n;
     int64_t seed;
 } writer;
@@ -215,16 +215,8 @@ static inline void describe(writer *w) {
     vocabulary(w);
 }
 
-static inline void write_model(writer *w, const char *path) {
-    const size_t embd = embd_of(w->s);
-    add(w, "token_embd.weight", embd, VOCAB, 0, 1);
-    if (!w->s->tied) add(w, "output.weight", embd, VOCAB, 0, 0.5);
-    add(w, "output_norm.weight", embd, 0, 1, 0.3);
-    if (w->s->factors) add(w, "rope_freqs.weight", w->s->rope_dim / 2, 0, 3, 2);
-    if (w->s->extra_tensor) add(w, w->s->extra_tensor, embd, 0, 0, 1);
-    for (uint32_t i = 0; i < LAYERS; i++) add_layer(w, i);
-    describe(w);
-
+/* What was added, as a file. */
+static inline void write_file(const writer *w, const char *path) {
     weft_buffer file = WEFT_BUFFER_INIT;
     put(&file, "GGUF", 4);
     put_u32(&file, 3);
@@ -252,6 +244,18 @@ static inline void write_model(writer *w, const char *path) {
     }
     CHECK(weft_file_write(path, file.data, file.size, 0600, err));
     weft_buffer_free(&file);
+}
+
+static inline void write_model(writer *w, const char *path) {
+    const size_t embd = embd_of(w->s);
+    add(w, "token_embd.weight", embd, VOCAB, 0, 1);
+    if (!w->s->tied) add(w, "output.weight", embd, VOCAB, 0, 0.5);
+    add(w, "output_norm.weight", embd, 0, 1, 0.3);
+    if (w->s->factors) add(w, "rope_freqs.weight", w->s->rope_dim / 2, 0, 3, 2);
+    if (w->s->extra_tensor) add(w, w->s->extra_tensor, embd, 0, 0, 1);
+    for (uint32_t i = 0; i < LAYERS; i++) add_layer(w, i);
+    describe(w);
+    write_file(w, path);
 }
 
 static inline void writer_free(writer *w) {

@@ -1,0 +1,419 @@
+/* The deepseek2 family (V2, V3, R1) against a plain reference in double precision: keys and values of every head are
+ * made of the latents (expanded, where the engine absorbs), everything is summed one after the other. And what a
+ * file may ask for that is not implemented is refused by name. The indexer of V3.2 is in test_latent.c. */
+#include "tests/engine/random_model.h"
+
+#include <math.h>
+
+enum {
+    NOPE = 16,
+    ROPE = 8,
+    QK = NOPE + ROPE,
+    VALUE = 12,
+    LATENT = 32,
+    EXPERTS = 12,
+    USED = 3,
+    FF_EXPERT = 24,
+    MAX_MLA_HEADS = 40,
+    N_IDS = 24
+};
+
+typedef struct variant {
+    const char *name;
+    uint32_t heads, q_lora, shared, dense;
+    bool sigmoid, bias, normalise, yarn, prediction;
+    uint32_t groups, groups_used; /* 0: not written */
+    float scale;                  /* 0: not written */
+    const char *extra_key;        /* an integer key and its value, for refusals */
+    uint32_t extra_value;
+} variant;
+
+/* ---- the file ---- */
+
+static void add_mla_layer(writer *w, const variant *v, uint32_t layer)
+{
+    char name[48];
+#define IN_LAYER(part) (snprintf(name, sizeof name, "blk.%u.%s", layer, part), name)
+    add(w, IN_LAYER("attn_norm.weight"), EMBD, 0, 1, 0.3);
+    if (v->q_lora) {
+        add(w, IN_LAYER("attn_q_a.weight"), EMBD, v->q_lora, 0, 0.5);
+        add(w, IN_LAYER("attn_q_a_norm.weight"), v->q_lora, 0, 1, 0.3);
+        add(w, IN_LAYER("attn_q_b.weight"), v->q_lora, v->heads * QK, 0, 0.5);
+    } else {
+        add(w, IN_LAYER("attn_q.weight"), EMBD, v->heads * QK, 0, 0.5);
+    }
+    add(w, IN_LAYER("attn_kv_a_mqa.weight"), EMBD, LATENT + ROPE, 0, 0.5);
+    add(w, IN_LAYER("attn_kv_a_norm.weight"), LATENT, 0, 1, 0.3);
+    add_stack(w, IN_LAYER("attn_k_b.weight"), NOPE, LATENT, v->heads, 0, 0.4);
+    add_stack(w, IN_LAYER("attn_v_b.weight"), LATENT, VALUE, v->heads, 0, 0.4);
+    add(w, IN_LAYER("attn_output.weight"), v->heads * VALUE, EMBD, 0, 0.2);
+    add(w, IN_LAYER("ffn_norm.weight"), EMBD, 0, 1, 0.3);
+    if (layer < v->dense) {
+        add(w, IN_LAYER("ffn_gate.weight"), EMBD, FF, 0, 0.4);
+        add(w, IN_LAYER("ffn_up.weight"), EMBD, FF, 0, 0.4);
+        add(w, IN_LAYER("ffn_down.weight"), FF, EMBD, 0, 0.3);
+        return;
+    }
+    add(w, IN_LAYER("ffn_gate_inp.weight"), EMBD, EXPERTS, 0, 1);
+    if (v->bias) add(w, IN_LAYER("exp_probs_b.bias"), EXPERTS, 0, 0, 0.4);
+    add_stack(w, IN_LAYER("ffn_gate_exps.weight"), EMBD, FF_EXPERT, EXPERTS, 0, 0.4);
+    add_stack(w, IN_LAYER("ffn_up_exps.weight"), EMBD, FF_EXPERT, EXPERTS, 0, 0.4);
+    add_stack(w, IN_LAYER("ffn_down_exps.weight"), FF_EXPERT, EMBD, EXPERTS, 0, 0.3);
+    if (v->shared) {
+        add(w, IN_LAYER("ffn_gate_shexp.weight"), EMBD, v->shared * FF_EXPERT, 0, 0.4);
+        add(w, IN_LAYER("ffn_up_shexp.weight"), EMBD, v->shared * FF_EXPERT, 0, 0.4);
+        add(w, IN_LAYER("ffn_down_shexp.weight"), v->shared * FF_EXPERT, EMBD, 0, 0.3);
+    }
+}
+
+/* A layer that predicts a further token: a whole one and what joins it to the others. */
+static void add_prediction(writer *w, const variant *v)
+{
+    char name[48];
+    const uint32_t layer = LAYERS;
+    add_mla_layer(w, v, layer);
+    add(w, IN_LAYER("nextn.eh_proj.weight"), 2 * EMBD, EMBD, 0, 0.4);
+    add(w, IN_LAYER("nextn.enorm.weight"), EMBD, 0, 1, 0.3);
+    add(w, IN_LAYER("nextn.hnorm.weight"), EMBD, 0, 1, 0.3);
+#undef IN_LAYER
+}
+
+static void describe_mla(writer *w, const variant *v)
+{
+    key_text(w, "general.architecture", "deepseek2");
+    key_u32(w, ".block_count", LAYERS + v->prediction);
+    key_u32(w, ".context_length", 256);
+    key_u32(w, ".embedding_length", EMBD);
+    key_u32(w, ".feed_forward_length", FF);
+    key_u32(w, ".attention.head_count", v->heads);
+    key_f32(w, ".attention.layer_norm_rms_epsilon", 1e-5f);
+    key_f32(w, ".rope.freq_base", 10000);
+    key_u32(w, ".rope.dimension_count", ROPE);
+    key_u32(w, ".attention.key_length", LATENT + ROPE);
+    key_u32(w, ".attention.value_length", LATENT);
+    key_u32(w, ".attention.key_length_mla", QK);
+    key_u32(w, ".attention.value_length_mla", VALUE);
+    key_u32(w, ".attention.kv_lora_rank", LATENT);
+    if (v->q_lora) key_u32(w, ".attention.q_lora_rank", v->q_lora);
+    if (v->yarn) {
+        key_text(w, ".rope.scaling.type", "yarn");
+        key_f32(w, ".rope.scaling.factor", 40);
+        key_u32(w, ".rope.scaling.original_context_length", 64);
+        key_f32(w, ".rope.scaling.yarn_log_multiplier", 0.0707f);
+    }
+    key_u32(w, ".expert_count", EXPERTS);
+    key_u32(w, ".expert_used_count", USED);
+    key_u32(w, ".expert_feed_forward_length", FF_EXPERT);
+    key_u32(w, ".leading_dense_block_count", v->dense);
+    if (v->shared) key_u32(w, ".expert_shared_count", v->shared);
+    if (v->sigmoid) key_u32(w, ".expert_gating_func", 2);
+    if (v->groups) key_u32(w, ".expert_group_count", v->groups);
+    if (v->groups) key_u32(w, ".expert_group_used_count", v->groups_used);
+    if (v->scale > 0) key_f32(w, ".expert_weights_scale", v->scale);
+    if (v->normalise) {
+        key(w, ".expert_weights_norm", 7);
+        put(&w->kv, "\1", 1);
+    }
+    if (v->extra_key) key_u32(w, v->extra_key, v->extra_value);
+    vocabulary(w);
+}
+
+static writer *new_mla(const variant *v, const char *path)
+{
+    static const spec family = {.arch = "deepseek2", .type = WEFT_F32};
+    writer *w = calloc(1, sizeof *w);
+    assert_non_null(w);
+    w->s = &family;
+    add(w, "token_embd.weight", EMBD, VOCAB, 0, 1);
+    add(w, "output.weight", EMBD, VOCAB, 0, 0.5);
+    add(w, "output_norm.weight", EMBD, 0, 1, 0.3);
+    for (uint32_t i = 0; i < LAYERS; i++) add_mla_layer(w, v, i);
+    if (v->prediction) add_prediction(w, v);
+    describe_mla(w, v);
+    write_file(w, path);
+    return w;
+}
+
+/* ---- the reference ---- */
+
+typedef struct reference {
+    const writer *w;
+    const variant *v;
+    double latent[LAYERS][N_IDS][LATENT], rope[LAYERS][N_IDS][ROPE];
+} reference;
+
+static const float *find(const writer *w, int layer, const char *part)
+{
+    char name[48];
+    if (layer >= 0)
+        snprintf(name, sizeof name, "blk.%d.%s", layer, part);
+    else
+        snprintf(name, sizeof name, "%s", part);
+    for (size_t i = 0; i < w->n; i++)
+        if (strcmp(w->t[i].name, name) == 0) return w->t[i].data;
+    return NULL;
+}
+
+static void times(const float *m, const double *x, size_t columns, size_t rows, double *y)
+{
+    for (size_t r = 0; r < rows; r++) {
+        y[r] = 0;
+        for (size_t c = 0; c < columns; c++) y[r] += (double)m[r * columns + c] * x[c];
+    }
+}
+
+static void norm(const double *x, const float *weight, size_t n, double *y)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += x[i] * x[i];
+    for (size_t i = 0; i < n; i++) y[i] = x[i] / sqrt(sum / (double)n + 1e-5) * weight[i];
+}
+
+static double frequency(const variant *v, int i)
+{
+    const double freq = pow(10000, -2.0 * i / ROPE), pi = acos(-1);
+    if (!v->yarn) return freq;
+    const double low = fmax(0, floor(ROPE * log(64 / (32 * 2 * pi)) / (2 * log(10000))));
+    const double high = fmin(ROPE - 1, ceil(ROPE * log(64 / (1 * 2 * pi)) / (2 * log(10000))));
+    const double fade = fmin(1, fmax(0, (i - low) / (high - low)));
+    return freq / 40 * fade + freq * (1 - fade);
+}
+
+static void rotate(const variant *v, double *x, int position)
+{
+    for (int i = 0; i < ROPE / 2; i++) {
+        const double angle = position * frequency(v, i), p = x[2 * i], q = x[2 * i + 1];
+        x[2 * i] = p * cos(angle) - q * sin(angle);
+        x[2 * i + 1] = p * sin(angle) + q * cos(angle);
+    }
+}
+
+static void reference_queries(const reference *r, int layer, const double *x, int position, double *q)
+{
+    const variant *v = r->v;
+    double lora[64];
+    if (v->q_lora) {
+        times(find(r->w, layer, "attn_q_a.weight"), x, EMBD, v->q_lora, lora);
+        norm(lora, find(r->w, layer, "attn_q_a_norm.weight"), v->q_lora, lora);
+        times(find(r->w, layer, "attn_q_b.weight"), lora, v->q_lora, v->heads * QK, q);
+    } else {
+        times(find(r->w, layer, "attn_q.weight"), x, EMBD, v->heads * QK, q);
+    }
+    for (uint32_t h = 0; h < v->heads; h++) rotate(v, q + h * QK + NOPE, position);
+}
+
+/* One head over its expanded keys and values. */
+static void reference_head(const reference *r, int layer, uint32_t h, const double *q, int position, double *out)
+{
+    const float *k_b = find(r->w, layer, "attn_k_b.weight") + (size_t)h * LATENT * NOPE;
+    const float *v_b = find(r->w, layer, "attn_v_b.weight") + (size_t)h * VALUE * LATENT;
+    const double mscale = r->v->yarn ? 1 + 0.0707f * log(40) : 1;
+    double score[N_IDS], sum = 0;
+    for (int s = 0; s <= position; s++) {
+        score[s] = 0;
+        for (int i = 0; i < NOPE; i++) {
+            double key = 0;
+            for (int l = 0; l < LATENT; l++) key += (double)k_b[l * NOPE + i] * r->latent[layer][s][l];
+            score[s] += q[i] * key;
+        }
+        for (int i = 0; i < ROPE; i++) score[s] += q[NOPE + i] * r->rope[layer][s][i];
+        score[s] = exp(score[s] * mscale * mscale / sqrt(QK));
+        sum += score[s];
+    }
+    memset(out, 0, VALUE * sizeof *out);
+    for (int s = 0; s <= position; s++) {
+        double value[VALUE];
+        times(v_b, r->latent[layer][s], LATENT, VALUE, value);
+        for (int i = 0; i < VALUE; i++) out[i] += score[s] / sum * value[i];
+    }
+}
+
+static void reference_attention(reference *r, int layer, const double *x, int position, double *out)
+{
+    double q[MAX_MLA_HEADS * QK], kv[LATENT + ROPE], attended[MAX_MLA_HEADS * VALUE];
+    times(find(r->w, layer, "attn_kv_a_mqa.weight"), x, EMBD, LATENT + ROPE, kv);
+    norm(kv, find(r->w, layer, "attn_kv_a_norm.weight"), LATENT, r->latent[layer][position]);
+    memcpy(r->rope[layer][position], kv + LATENT, ROPE * sizeof *kv);
+    rotate(r->v, r->rope[layer][position], position);
+    reference_queries(r, layer, x, position, q);
+    for (uint32_t h = 0; h < r->v->heads; h++)
+        reference_head(r, layer, h, q + h * QK, position, attended + h * VALUE);
+    times(find(r->w, layer, "attn_output.weight"), attended, r->v->heads * VALUE, EMBD, out);
+}
+
+/* out += weight * down(silu(gate x) * up x) */
+static void add_gated(const float *gate, const float *up, const float *down, size_t ff, const double *x,
+                      double weight, double *out)
+{
+    double g[FF * 2], u[FF * 2], y[EMBD];
+    times(gate, x, EMBD, ff, g);
+    times(up, x, EMBD, ff, u);
+    for (size_t i = 0; i < ff; i++) g[i] = g[i] / (1 + exp(-g[i])) * u[i];
+    times(down, g, ff, EMBD, y);
+    for (int i = 0; i < EMBD; i++) out[i] += weight * y[i];
+}
+
+/* The largest of `from` that is not taken yet. */
+static int take_best(const double *from, bool *taken, int n)
+{
+    int best = -1;
+    for (int i = 0; i < n; i++)
+        if (!taken[i] && (best < 0 || from[i] > from[best])) best = i;
+    taken[best] = true;
+    return best;
+}
+
+/* V2: the best of a group counts; V3: its two best together. */
+static void close_groups(const variant *v, const double *choice, bool *taken)
+{
+    const int size = EXPERTS / (int)v->groups;
+    double score[EXPERTS];
+    bool kept[EXPERTS] = {false};
+    for (int g = 0; g < (int)v->groups; g++) {
+        bool seen[EXPERTS] = {false};
+        const double first = choice[g * size + take_best(choice + g * size, seen, size)];
+        score[g] = v->sigmoid ? first + choice[g * size + take_best(choice + g * size, seen, size)] : first;
+    }
+    for (uint32_t i = 0; i < v->groups_used; i++) take_best(score, kept, (int)v->groups);
+    for (int e = 0; e < EXPERTS; e++) taken[e] = !kept[e / size];
+}
+
+static void reference_experts(const reference *r, int layer, const double *x, double *out)
+{
+    const variant *v = r->v;
+    const float *bias = find(r->w, layer, "exp_probs_b.bias");
+    double p[EXPERTS], choice[EXPERTS], sum = 0, chosen = 0;
+    bool taken[EXPERTS] = {false};
+    int pick[USED];
+    times(find(r->w, layer, "ffn_gate_inp.weight"), x, EMBD, EXPERTS, p);
+    for (int e = 0; e < EXPERTS; e++) sum += p[e] = v->sigmoid ? 1 / (1 + exp(-p[e])) : exp(p[e]);
+    for (int e = 0; e < EXPERTS; e++) {
+        if (!v->sigmoid) p[e] /= sum;
+        choice[e] = p[e] + (bias ? bias[e] : 0);
+    }
+    if (v->groups > 1) close_groups(v, choice, taken);
+    for (int i = 0; i < USED; i++) chosen += p[pick[i] = take_best(choice, taken, EXPERTS)];
+    for (int i = 0; i < USED; i++) {
+        const size_t at = (size_t)pick[i] * EMBD * FF_EXPERT;
+        add_gated(find(r->w, layer, "ffn_gate_exps.weight") + at, find(r->w, layer, "ffn_up_exps.weight") + at,
+                  find(r->w, layer, "ffn_down_exps.weight") + at, FF_EXPERT, x,
+                  p[pick[i]] / (v->normalise ? chosen : 1) * (v->scale > 0 ? v->scale : 1), out);
+    }
+    if (v->shared)
+        add_gated(find(r->w, layer, "ffn_gate_shexp.weight"), find(r->w, layer, "ffn_up_shexp.weight"),
+                  find(r->w, layer, "ffn_down_shexp.weight"), v->shared * FF_EXPERT, x, 1, out);
+}
+
+static void reference_logits(reference *r, int32_t id, int position, double *logits)
+{
+    double x[EMBD], normed[EMBD], branch[EMBD];
+    for (int i = 0; i < EMBD; i++) x[i] = find(r->w, -1, "token_embd.weight")[id * EMBD + i];
+    for (int layer = 0; layer < LAYERS; layer++) {
+        norm(x, find(r->w, layer, "attn_norm.weight"), EMBD, normed);
+        reference_attention(r, layer, normed, position, branch);
+        for (int i = 0; i < EMBD; i++) x[i] += branch[i];
+        norm(x, find(r->w, layer, "ffn_norm.weight"), EMBD, normed);
+        if ((uint32_t)layer < r->v->dense)
+            add_gated(find(r->w, layer, "ffn_gate.weight"), find(r->w, layer, "ffn_up.weight"),
+                      find(r->w, layer, "ffn_down.weight"), FF, normed, 1, x);
+        else
+            reference_experts(r, layer, normed, x);
+    }
+    norm(x, find(r->w, -1, "output_norm.weight"), EMBD, x);
+    times(find(r->w, -1, "output.weight"), x, EMBD, VOCAB, logits);
+}
+
+/* ---- tests ---- */
+
+typedef struct comparison {
+    reference r;
+    const int32_t *ids;
+    double worst;
+} comparison;
+
+static void compare(void *context, int64_t position, const float *logits)
+{
+    comparison *c = context;
+    double want[VOCAB];
+    reference_logits(&c->r, c->ids[position], (int)position, want);
+    for (int i = 0; i < VOCAB; i++)
+        if (!(fabs(want[i] - logits[i]) <= c->worst)) c->worst = fabs(want[i] - logits[i]);
+}
+
+static const variant variants[] = {
+    {.name = "V2 Lite", .heads = 4, .shared = 2, .dense = 1, .yarn = true},
+    {.name = "V2", .heads = 20, .q_lora = 24, .shared = 2, .dense = 1, .groups = 4, .groups_used = 2, .scale = 2},
+    {.name = "V3",
+     .heads = 40,
+     .q_lora = 24,
+     .shared = 1,
+     .dense = 2,
+     .sigmoid = true,
+     .bias = true,
+     .normalise = true,
+     .yarn = true,
+     .groups = 3,
+     .groups_used = 2,
+     .scale = 2.5f},
+    {.name = "no shared expert, no dense layer", .heads = 4, .sigmoid = true},
+    {.name = "a layer for prediction", .heads = 4, .shared = 1, .dense = 1, .prediction = true},
+};
+
+static void test_variants(void **state)
+{
+    char *dir = make_temp_dir(), *path = weft_path_join(dir, "random.gguf");
+    int32_t ids[N_IDS];
+    for (int i = 0; i < N_IDS; i++) ids[i] = (i * 37 + 5) % VOCAB;
+    for (size_t k = 0; k < sizeof variants / sizeof *variants; k++) {
+        writer *w = new_mla(&variants[k], path);
+        comparison *c = calloc(1, sizeof *c);
+        const weft_engine_options o = {.kv_type = WEFT_KV_F32, .chunk = 7, .threads = 2};
+        weft_model *model = model_open(path, &o);
+        weft_timeline *t = NULL;
+        *c = (comparison){.r = {.w = w, .v = &variants[k]}, .ids = ids};
+        CHECK(weft_timeline_open(&t, model, NULL, ids, N_IDS, err));
+        CHECK(weft_timeline_evaluate_each(t, compare, c, err));
+        if (!(c->worst < 1e-3)) fail_msg("%s: off by %g", variants[k].name, c->worst);
+        weft_timeline_close(t);
+        weft_model_close(model);
+        writer_free(w);
+        free(c);
+    }
+    free(path);
+    remove_temp_dir(dir);
+}
+
+static void test_refusals(void **state)
+{
+    static const struct {
+        const char *key;
+        uint32_t value;
+        const char *words;
+    } wrong[] = {
+        {".attention.head_count_kv", 4, "convert the model again"},
+        {".expert_gating_func", 3, "deepseek2.expert_gating_func: 3 is not supported"},
+        {".expert_group_count", 5, "do not fit 12 experts"},
+        {".rope.scaling.attn_factor", 2, "attn_factor: 2 is not supported"},
+        {".attention.sliding_window", 16, "sliding_window"},
+        {".attn_logit_softcapping", 30, "attn_logit_softcapping: 30 is not supported"},
+    };
+    char *dir = make_temp_dir(), *path = weft_path_join(dir, "random.gguf");
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        variant v = variants[0];
+        weft_model *model = NULL;
+        weft_error e = {0};
+        v.extra_key = wrong[i].key;
+        v.extra_value = wrong[i].value;
+        writer_free(new_mla(&v, path));
+        assert_int_equal(weft_model_open(&model, path, NULL, &e), WEFT_E_MODEL);
+        if (!strstr(e.message, wrong[i].words)) fail_msg("%s: %s", wrong[i].key, e.message);
+    }
+    free(path);
+    remove_temp_dir(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_variants), cmocka_unit_test(test_refusals)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
