@@ -120,11 +120,44 @@ static weft_status step_results(weft_run *r, weft_error *err)
     return status;
 }
 
+/* A family that drops earlier thoughts when the user speaks again: the ids are rewritten, the event
+ * says what stays, and the timeline is opened anew over them: its pages hold the common beginning. */
+static weft_status drop_thoughts(weft_run *r, weft_error *err)
+{
+    const run_state *s = &r->state;
+    int32_t *ids = NULL;
+    size_t n = 0, kept = 0;
+    weft_status status = weft_dialect_retain(r->dialect, s->id, s->n_id, &ids, &n, &kept, err);
+    if (status || !ids) return status;
+    int64_t dropped = (int64_t)s->n_id - (int64_t)n;
+    cJSON *body = cJSON_CreateObject();
+    cJSON_AddStringToObject(body, "policy", "drop-thoughts");
+    weft_json_add_int(body, "kept", (int64_t)kept);
+    weft_json_add_int(body, "dropped", dropped);
+    cJSON_AddItemToObject(body, "ids", run_id_array(ids + kept, n - kept));
+    run_add_counters(r, body);
+    free(ids);
+    status = run_emit(r, "compact", "", body, WEFT_DURABLE, err);
+    if (status) return status;
+    weft_timeline_close(r->timeline);
+    r->timeline = NULL;
+    status = run_open_timeline(r, err);
+    if (status) return status;
+    weft_console_notice(&r->console,
+                        "a new question: %lld tokens of earlier thoughts are dropped; %zu of %zu stay "
+                        "evaluated, %lld are read again",
+                        (long long)dropped, n - (size_t)weft_timeline_pending(r->timeline), n,
+                        (long long)weft_timeline_pending(r->timeline));
+    return WEFT_OK;
+}
+
 static weft_status step_user(weft_run *r, weft_error *err)
 {
     const run_state *s = &r->state;
     weft_script script = {0};
-    weft_status status = weft_dialect_user(r->dialect, s->turn_closed, s->user ? s->user : "",
+    weft_status status = s->script_done ? WEFT_OK : drop_thoughts(r, err);
+    if (status) return status;
+    status = weft_dialect_user(r->dialect, s->turn_closed, s->user ? s->user : "",
                                            read_think(s->begin), &script, err);
     if (!status) status = write_script(r, &script, err);
     weft_script_free(&script);

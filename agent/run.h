@@ -59,6 +59,7 @@ weft_status run_emit(weft_run *r, const char *type, const char *span, cJSON *bod
 int64_t run_elapsed_ns(const weft_run *r);
 /* WEFT_E_LIMIT with r->limit set and a `limit` event written. */
 weft_status run_limit(weft_run *r, const char *name, int64_t value, weft_error *err);
+cJSON *run_id_array(const int32_t *ids, size_t n);
 /* Adds "elapsed_ns", "evaluated" and "shared" to a body. */
 void run_add_counters(const weft_run *r, cJSON *body);
 

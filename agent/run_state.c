@@ -223,6 +223,16 @@ static weft_status apply_result(run_state *s, const cJSON *body, weft_error *err
     return status;
 }
 
+/* The ids behind the first `kept` are others from here on. */
+static weft_status apply_compact(run_state *s, const cJSON *body, weft_error *err)
+{
+    int64_t kept = weft_json_int(body, "kept", -1);
+    if (s->phase != RUN_USER || kept < 0 || (uint64_t)kept > s->n_id)
+        return bad(err, "compact", "does not fit the ids before it");
+    s->n_id = (size_t)kept;
+    return take_ids(body, "ids", &s->id, &s->n_id, &s->id_capacity, err);
+}
+
 static weft_status apply_event(run_state *s, const char *type, const cJSON *body, weft_error *err)
 {
     s->elapsed_ns = weft_json_int(body, "elapsed_ns", s->elapsed_ns);
@@ -241,6 +251,7 @@ static weft_status apply_event(run_state *s, const char *type, const cJSON *body
     if (!s->begin) return bad(err, type, "stands before run.begin");
     if (strcmp(type, "segment") == 0) return apply_segment(s, body, err);
     if (strcmp(type, "turn") == 0) return apply_turn(s, body, err);
+    if (strcmp(type, "compact") == 0) return apply_compact(s, body, err);
     if (strcmp(type, "tool.call") == 0) {
         run_call *c = find_call(s, body);
         if (!c) return bad(err, type, "belongs to no turn");

@@ -2,8 +2,8 @@
  * it here, and `resume` applies the recorded events in the same way. So a resumed run stands
  * exactly where the trace says, with no second account of what happened.
  *
- * The timeline's ids are the concatenation of the `ids` of all `segment` events; behind them stand
- * the ids of an unfinished turn, known from `kv` events.
+ * The timeline's ids are the concatenation of the `ids` of all `segment` events, of which a `compact`
+ * event replaces the end; behind them stand the ids of an unfinished turn, known from `kv` events.
  */
 #ifndef WEFT_AGENT_RUN_STATE_H
 #define WEFT_AGENT_RUN_STATE_H

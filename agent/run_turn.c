@@ -14,7 +14,7 @@ static int on_progress(void *context, const char *what, int64_t done, int64_t to
     return weft_interrupted;
 }
 
-static cJSON *id_array(const int32_t *ids, size_t n)
+cJSON *run_id_array(const int32_t *ids, size_t n)
 {
     cJSON *list = cJSON_CreateArray();
     for (size_t i = 0; i < n; i++) cJSON_AddItemToArray(list, cJSON_CreateNumber(ids[i]));
@@ -33,7 +33,7 @@ static weft_status on_page(void *context, int64_t page, const uint8_t digest[WEF
     cJSON_AddStringToObject(body, "digest", weft_hex(digest, WEFT_DIGEST_BYTES, hex));
     if (r->n_sampled > r->n_recorded) {
         cJSON_AddItemToObject(body, "sampled",
-                              id_array(r->sampled + r->n_recorded, r->n_sampled - r->n_recorded));
+                              run_id_array(r->sampled + r->n_recorded, r->n_sampled - r->n_recorded));
         r->n_recorded = r->n_sampled;
     }
     run_add_counters(r, body);
@@ -45,7 +45,7 @@ weft_status run_checkpoint(weft_run *r, weft_error *err)
     if (!r->timeline || r->n_sampled <= r->n_recorded) return WEFT_OK;
     cJSON *body = cJSON_CreateObject();
     cJSON_AddItemToObject(body, "sampled",
-                          id_array(r->sampled + r->n_recorded, r->n_sampled - r->n_recorded));
+                          run_id_array(r->sampled + r->n_recorded, r->n_sampled - r->n_recorded));
     r->n_recorded = r->n_sampled;
     run_add_counters(r, body);
     return run_emit(r, "kv", "", body, WEFT_BATCHED, err);
@@ -156,7 +156,7 @@ static cJSON *segment_body(const weft_run *r, const weft_turn_segment *segment)
 {
     cJSON *body = cJSON_CreateObject();
     cJSON_AddStringToObject(body, "kind", weft_segment_name(segment->segment));
-    cJSON_AddItemToObject(body, "ids", id_array(r->sampled + segment->from, segment->n));
+    cJSON_AddItemToObject(body, "ids", run_id_array(r->sampled + segment->from, segment->n));
     cJSON_AddStringToObject(body, "text", segment->text);
     weft_json_add_int(body, "turn", r->state.turns);
     return body;

@@ -323,6 +323,13 @@ weft_status weft_dialect_results(const weft_dialect *dialect, bool ended,
 /* What follows a finished turn when the user speaks again. */
 weft_status weft_dialect_user(const weft_dialect *dialect, bool ended, const char *user,
                               weft_think think, weft_script *out, weft_error *err);
+/* What of a run's ids stays when the user speaks again. A family that drops earlier thoughts then
+ * rewrites them: out_ids (malloc'd, [out_n]) are the ids without the thoughts, of which the first out_kept are
+ * the old ones; what is behind them must be evaluated again. Nothing is tokenised anew. A family that
+ * keeps them, or where there are none: out_ids NULL and out_kept n. */
+weft_status weft_dialect_retain(const weft_dialect *dialect, const int32_t *ids, size_t n,
+                                int32_t **out_ids, size_t *out_n, size_t *out_kept,
+                                weft_error *err);
 /* The spans with their text pointers set; valid until the script grows or is freed. */
 const weft_span *weft_script_spans(weft_script *script);
 /* Encodes a script; out_segment (malloc'd, may be NULL) labels each id with its span's segment. */

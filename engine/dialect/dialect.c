@@ -94,7 +94,7 @@ static weft_delimiters find_delimiters(const weft_tokenizer *t, const weft_famil
         "<｜tool▁calls▁end｜>",  "<｜tool▁call▁end｜>",    "<｜tool▁sep｜>",
         "<｜tool▁call▁begin｜>", "<｜tool▁calls▁begin｜>", "｜DSML｜"};
     weft_delimiters d = {weft_tokenizer_find(t, "<think>"), weft_tokenizer_find(t, "</think>"),
-                         -1, -1, -1, -1, {-1, -1, -1, -1, -1, -1}};
+                         -1, -1, -1, -1, {-1, -1, -1, -1, -1, -1}, -1};
     if (d.think < 0 || d.end_think < 0) d.think = d.end_think = -1;
     if (family->syntax == WEFT_SYNTAX_JSON) {
         d.call = weft_tokenizer_find(t, "<tool_call>");
@@ -103,6 +103,7 @@ static weft_delimiters find_delimiters(const weft_tokenizer *t, const weft_famil
         d.end_response = weft_tokenizer_find(t, "</tool_response>");
     } else {
         for (size_t i = 0; i < WEFT_SIGILS; i++) d.sigil[i] = weft_tokenizer_find(t, sigils[i]);
+        d.user = weft_tokenizer_find(t, "<｜User｜>");
     }
     return d;
 }

@@ -68,6 +68,7 @@ enum { WEFT_SIGILS = 6 };
 typedef struct weft_delimiters {
     int32_t think, end_think, call, end_call, response, end_response;
     int32_t sigil[WEFT_SIGILS]; /* DeepSeek's, in the order of their bytes: turn.h */
+    int32_t user;               /* DeepSeek's, before a user's words */
 } weft_delimiters;
 
 struct weft_dialect {

@@ -364,6 +364,97 @@ static void test_developer(void **state)
     vocab_close(&v);
 }
 
+/* ---- what stays when the user speaks again ---- */
+
+static int32_t *ids_of_text(const vocab *v, const char *text, size_t *out_n)
+{
+    int32_t *ids = NULL;
+    weft_span span = {text, strlen(text), WEFT_TRUSTED, WEFT_USER};
+    CHECK(weft_tokenizer_encode(v->tokenizer, &span, 1, &ids, NULL, out_n, err));
+    return ids;
+}
+
+/* want NULL: all stays. */
+static void check_retain(const char *source, const char *text, const char *want)
+{
+    vocab v;
+    size_t n = 0, n_want = 0, n_got = 0, kept = 0;
+    int32_t *got = NULL;
+    deepseek_open_as(&v, "deepseek32", source);
+    int32_t *ids = ids_of_text(&v, text, &n), *wanted = ids_of_text(&v, want ? want : text, &n_want);
+    CHECK(weft_dialect_retain(v.dialect, ids, n, &got, &n_got, &kept, err));
+    assert_true((got == NULL) == (want == NULL));
+    assert_int_equal(n_got, n_want);
+    if (want) assert_memory_equal(got, wanted, n_want * sizeof *got);
+    size_t common = 0;
+    while (common < n && common < n_want && ids[common] == wanted[common]) common++;
+    assert_int_equal(kept, common);
+    free(ids);
+    free(wanted);
+    free(got);
+    vocab_close(&v);
+}
+
+#define SYS "<｜begin▁of▁sentence｜>S <think>...thinking about results</think>"
+#define ASK(words) "<｜User｜>" words "<｜Assistant｜>"
+#define EOS_ "<｜end▁of▁sentence｜>"
+
+static void test_retain(void **state)
+{
+    check_retain(NULL, SYS ASK("q") "<think>a b</think>\n\nc" EOS_ "<think>d</think>e" EOS_,
+                 SYS ASK("q") "</think>\n\nc" EOS_ "</think>e" EOS_);
+    check_retain(NULL, SYS ASK("q") "<think>cut off", SYS ASK("q") "</think>");
+    check_retain(NULL, SYS ASK("q") "<think></think>x", SYS ASK("q") "</think>x");
+    check_retain(NULL, SYS ASK("q") "</think>e" EOS_, NULL);
+    check_retain(NULL, SYS, NULL);
+    check_retain(v31_official, SYS ASK("q") "<think>a</think>c" EOS_, SYS ASK("q") "</think>c" EOS_);
+    check_retain(v31_template, SYS ASK("q") "<think>a</think>c" EOS_,
+                 SYS ASK("q") "<think></think>c" EOS_);
+    check_retain(v31_template, SYS ASK("q") "<think></think>c" EOS_, NULL);
+    check_retain(r1_template, SYS ASK("q") "<think>\na</think>c" EOS_, SYS ASK("q") "c" EOS_);
+    /* a family that keeps its thoughts */
+    vocab v;
+    size_t n = 0, n_got = 0, kept = 0;
+    int32_t *got = NULL;
+    assert_true(vocab_open(&v, TINY));
+    int32_t *ids = ids_of(&v, "<think>a</think>b", WEFT_PLAIN, &n);
+    CHECK(weft_dialect_retain(v.dialect, ids, n, &got, &n_got, &kept, err));
+    assert_null(got);
+    assert_int_equal(kept, n);
+    free(ids);
+    vocab_close(&v);
+}
+
+/* A run's own ids, its thoughts cut out, are those of the official encoder for the conversation up to the
+ * second question, and they share all before the first thought. */
+static void test_retain_official(void **state)
+{
+    vocab v;
+    int32_t *ids[2], *got = NULL;
+    size_t n[2], n_got = 0, kept = 0;
+    deepseek_open(&v);
+    for (int with = 0; with < 2; with++) {
+        enum { FIRST_ANSWER = 8 };
+        weft_script script = {0};
+        cJSON *request = example(), *list = cJSON_GetObjectItem(request, "messages");
+        while (cJSON_GetArraySize(list) > FIRST_ANSWER) cJSON_DeleteItemFromArray(list, FIRST_ANSWER);
+        if (!with) cJSON_AddItemToArray(list, json("{\"role\": \"user\", \"content\": \"\"}"));
+        CHECK(weft_dialect_render(v.dialect, request, &script, err));
+        CHECK(weft_script_encode_with(v.tokenizer, &script, &ids[with], NULL, &n[with], err));
+        weft_script_free(&script);
+        cJSON_Delete(request);
+    }
+    n[0] -= 3; /* the second question: <User><Assistant><think> */
+    CHECK(weft_dialect_retain(v.dialect, ids[1], n[1], &got, &n_got, &kept, err));
+    assert_int_equal(n_got, n[0]);
+    assert_memory_equal(got, ids[0], n_got * sizeof *got);
+    assert_int_equal(ids[1][kept], v.dialect->delimiter.think);
+    free(ids[0]);
+    free(ids[1]);
+    free(got);
+    vocab_close(&v);
+}
+
 /* ---- text is not control ---- */
 
 static const char *const hostile[] = {
@@ -498,6 +589,7 @@ int main(void)
         cmocka_unit_test(test_choice),       cmocka_unit_test(test_run_form),
         cmocka_unit_test(test_bad_requests), cmocka_unit_test(test_developer),
         cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_retain),      cmocka_unit_test(test_retain_official),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
