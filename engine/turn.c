@@ -257,7 +257,9 @@ static weft_status feed_byte(weft_turn *t, uint8_t byte, weft_error *err)
     }
     if (events & WEFT_EVENT_CALL) {
         bool has_object = t->object != SIZE_MAX && t->object >= mark;
-        status = begin_stretch(t, WEFT_CALL, mark, has_object ? t->object : at + 1, err);
+        bool whole = t->plan->syntax != WEFT_SYNTAX_JSON; /* the delimiters are read with it */
+        size_t body = whole ? mark : has_object ? t->object : at + 1;
+        status = begin_stretch(t, WEFT_CALL, mark, body, err);
     } else if (events & WEFT_EVENT_PROSE) {
         status = begin_stretch(t, WEFT_ANSWER, at, at, err);
     }

@@ -1,9 +1,10 @@
 /* Any tokens into the recogniser, masked and unmasked. Whatever comes in: an id is accepted exactly
  * if the mask has it or spells the same forced text, what is forced is so again when the ids are
  * read anew, the segments cover the ids, texts are UTF-8, a call has arguments or an
- * error, and a masked turn that ends has no call that is not JSON. Input: a byte of options, then a
- * byte a token; 255 takes the byte after it for one of the special ids. Vocabulary: the tiny
- * agent's in $WEFT_TEST_DATA (else tests/data). */
+ * error, and a masked turn that ends has no call that is not JSON. Input: two bytes of options, then a
+ * byte a token; 255 takes the byte after it for one of the special ids. Vocabularies: the tiny agent's,
+ * and for the dialect dsv32 that of the tiny DeepSeek checkpoint; placeholders of that one stand for
+ * the tokens of the earlier formats, which it lacks. */
 #include "engine/turn.h"
 
 #include <stdio.h>
@@ -29,34 +30,47 @@ typedef struct bench {
         }                                                                                          \
     } while (0)
 
-static const bench *get_bench(void)
+static const struct {
+    const char *path, *architecture, *special[8];
+} files[2] = {
+    {FUZZ_DATA "/agent/tiny-agent-f16.gguf", "qwen2",
+     {"<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>",
+      "<|im_end|>", "<|im_start|>"}},
+    {FUZZ_DATA "/dsv32/tiny-f16.gguf", "deepseek32",
+     {"<think>", "</think>", "<｜end▁of▁sentence｜>", "｜DSML｜", "<｜place▁holder▁no▁3｜>",
+      "<｜place▁holder▁no▁2｜>", "<｜place▁holder▁no▁1｜>", "<｜place▁holder▁no▁4｜>"}},
+};
+
+static const bench *get_bench(bool dsml)
 {
-    static bench b;
-    static const char *const special[8] = {"<think>",      "</think>",        "<tool_call>",
-                                           "</tool_call>", "<tool_response>", "</tool_response>",
-                                           "<|im_end|>",   "<|im_start|>"};
-    if (b.dialect) return &b;
+    static bench benches[2];
+    bench *b = &benches[dsml];
+    if (b->dialect) return b;
     weft_error err = {0};
-    static const char path[] = FUZZ_DATA "/agent/tiny-agent-f16.gguf";
     cJSON *schema = NULL;
     static const char text[] =
         "{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"string\", \"maxLength\": 5}, "
         "\"b\": {\"type\": \"array\", \"items\": {\"enum\": [1, \"x\"]}}}, \"required\": [\"a\"]}";
-    REQUIRE(!weft_gguf_open(&b.file, path, &err) &&
-            !weft_tokenizer_new(&b.tokenizer, b.file, &err));
-    REQUIRE(!weft_dialect_new(&b.dialect, b.tokenizer, "qwen2", NULL, NULL, &err));
+    REQUIRE(!weft_gguf_open(&b->file, files[dsml].path, &err) &&
+            !weft_tokenizer_new(&b->tokenizer, b->file, &err));
+    REQUIRE(!weft_dialect_new(&b->dialect, b->tokenizer, files[dsml].architecture, NULL, NULL, &err));
     REQUIRE(!weft_json_parse(text, sizeof text - 1, &schema, &err));
-    REQUIRE(!weft_schema_compile(schema, &b.schema, &err));
+    REQUIRE(!weft_schema_compile(schema, &b->schema, &err));
     cJSON_Delete(schema);
-    b.tools[0] = (weft_turn_tool){"f", b.schema};
-    b.tools[1] = (weft_turn_tool){"fg", NULL};
-    b.tools[2] = (weft_turn_tool){"next", NULL};
-    for (size_t i = 0; i < 8; i++) b.special[i] = weft_tokenizer_find(b.tokenizer, special[i]);
-    for (size_t i = weft_tokenizer_size(b.tokenizer); i-- > 0;) {
-        weft_text bytes = weft_tokenizer_bytes(b.tokenizer, (int32_t)i, false);
-        if (bytes.size == 1) b.byte_id[(uint8_t)bytes.data[0]] = (int32_t)i;
+    b->tools[0] = (weft_turn_tool){"f", b->schema};
+    b->tools[1] = (weft_turn_tool){"fg", NULL};
+    b->tools[2] = (weft_turn_tool){"next", NULL};
+    for (size_t i = 0; i < 8; i++) b->special[i] = weft_tokenizer_find(b->tokenizer, files[dsml].special[i]);
+    for (size_t i = weft_tokenizer_size(b->tokenizer); i-- > 0;) {
+        weft_text bytes = weft_tokenizer_bytes(b->tokenizer, (int32_t)i, false);
+        if (bytes.size == 1) b->byte_id[(uint8_t)bytes.data[0]] = (int32_t)i;
     }
-    return &b;
+    for (int i = 0; dsml && i < WEFT_SIGILS - 1; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "<｜place▁holder▁no▁%d｜>", i);
+        b->dialect->delimiter.sigil[i] = weft_tokenizer_find(b->tokenizer, name);
+    }
+    return b;
 }
 
 static bool valid(const char *text)
@@ -130,10 +144,11 @@ static void check_again(const bench *b, const weft_turn_options *o, const histor
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static history h;
-    const bench *b = get_bench();
     if (size < 2) return 0;
+    const bench *b = get_bench(data[0] & 8);
     weft_turn_options o = {.tools = b->tools, .n_tools = 3, .think_budget = data[1] & 15};
     o.think = (weft_think)((data[0] >> 4 & 3) % 3);
+    o.in_thought = data[0] & 8 && data[1] & 16;
     switch (data[0] & 7) { /* no more kinds than the dialect keeps plans */
     case 0: o.choice = WEFT_CHOICE_REQUIRED; break;
     case 1: o.choice = WEFT_CHOICE_REQUIRED, o.only = "fg"; break;
