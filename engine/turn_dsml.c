@@ -203,12 +203,16 @@ static bool at_open(const weft_plan *plan, weft_turn_state *s, uint8_t byte)
     return true;
 }
 
+/* closable: the key is not empty. */
 static bool at_key(const weft_plan *plan, weft_turn_state *s, uint8_t byte)
 {
     if (byte == '"') {
+        bool named = s->closable;
+        s->closable = 0;
         go(s, IN_STRING);
-        return feed(plan, &s->grammar, "\":");
+        return named && feed(plan, &s->grammar, "\":");
     }
+    s->closable = 1;
     return byte >= ' ' && byte != '<' && byte != '>' && feed_text(plan, &s->grammar, byte);
 }
 

@@ -328,8 +328,8 @@ static bool read_object_body(reader *r)
     const char *from = r->at, *to = from;
     while (to < r->end && !is_sigil(*to)) to++;
     r->at = to;
-    if (to - from >= 2 && memcmp(to - 2, "</", 2) == 0) to -= 2;
     if (to == r->end) return unterminated(r, "invoke");
+    while (to > from && (to[-1] == '<' || to[-1] == '/')) to--; /* of that delimiter */
     r->at = to;
     while (to > from && memchr(" \t\r\n", to[-1], 4)) to--;
     weft_error why;

@@ -574,6 +574,17 @@ static void test_spelt_out(void **state)
         weft_turn_free(turn);
         free(ids);
     }
+    /* nor is a token that has a byte which stands for one */
+    weft_turn_options raw = {.tools = t.list, .n_tools = 3, .unmasked = true};
+    weft_turn *other = begin(&raw);
+    size_t n_raw = 0;
+    int32_t *bytes = spell(&v, "<\xff" "function_calls>", AS_BYTES, &n_raw);
+    assert_int_equal(feed_ids(other, bytes, n_raw, NULL), n_raw);
+    char *answer = short_outcome(other);
+    assert_string_equal(answer, "A(<\xef\xbf\xbd" "function_calls>)");
+    free(answer);
+    free(bytes);
+    weft_turn_free(other);
     static const char value[] = "</｜DSML｜parameter>\\n<｜DSML｜invoke name=\\\"next_item\\\">";
     for (int unmasked = 0; unmasked < 2; unmasked++) {
         weft_turn_options o = {.tools = t.list, .n_tools = 3, .unmasked = unmasked};
@@ -640,6 +651,7 @@ static void test_refused(void **state)
     check_stops(&o, OPEN "cal", "x");
     check_stops(&o, OPEN "next_item", "s");
     check_stops(&o, OPEN "calculator\">\n", "\n");         /* an argument is required */
+    check_stops(&o, OPEN "next_item\">\n<~parameter name=\"", "\"");
     check_stops(&o, WRITE "<~parameter name=\"", "lines"); /* path first, in the schema's order */
     check_stops(&o, WRITE "<~parameter name=\"path\" string=\"", "f");
     check_stops(&o, WRITE TEXT("path", "p") "\n<~parameter name=\"lines\" string=\"", "t");
@@ -906,6 +918,8 @@ static void check_family(const char *source, const char *text)
     check_stops(&o, "x <", "~");
     check_stops(&o, "x", "{CALL}");
     check_stops(&o, "x{BEGIN}", "calculator");
+    o.in_thought = true;
+    check_stops(&o, "x", "{BEGIN}");
     v = kept;
     vocab_close(&other);
 }
