@@ -164,6 +164,10 @@ static void print_event(const weft_event *event, const cJSON *body)
             print_text(kind, weft_json_string(body, "text"));
     } else if (strncmp(event->type, "tool.", 5) == 0) {
         print_call(body, event->type);
+    } else if (strcmp(event->type, "compact") == 0) {
+        printf("[compact]\n%s: %lld tokens dropped, the first %lld stay as they are\n",
+               weft_json_string(body, "policy") ? weft_json_string(body, "policy") : "?",
+               (long long)weft_json_int(body, "dropped", 0), (long long)weft_json_int(body, "kept", 0));
     } else if (strcmp(event->type, "run.end") == 0) {
         print_text("end", weft_json_string(body, "reason"));
     } else {

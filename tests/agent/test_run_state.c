@@ -96,12 +96,43 @@ static void only_idempotent_results_are_recalled_until_something_changes(void **
     run_state_free(&s);
 }
 
+static weft_status refused(run_state *s, const char *text)
+{
+    cJSON *body = NULL;
+    weft_error err;
+    assert_int_equal(weft_json_parse(text, strlen(text), &body, &err), WEFT_OK);
+    weft_status status = run_state_apply(s, "compact", body, &err);
+    cJSON_Delete(body);
+    return status;
+}
+
+static void compacting_replaces_the_end_before_a_new_question(void **state)
+{
+    run_state s = {0};
+    apply(&s, "run.begin", "{\"task\":\"q\"}");
+    apply(&s, "segment", "{\"kind\":\"user\",\"ids\":[1,2,3],\"text\":\"\",\"open\":true}");
+    apply(&s, "segment", "{\"kind\":\"answer\",\"ids\":[4,5,6],\"text\":\"a\"}");
+    assert_int_equal(refused(&s, "{\"policy\":\"drop-thoughts\",\"kept\":2,\"ids\":[]}"), WEFT_E_VERIFY);
+    apply(&s, "turn", "{\"calls\":[],\"sampled\":3,\"ended\":true}");
+    apply(&s, "resume", "{\"task\":\"and?\"}");
+    assert_int_equal(s.phase, RUN_USER);
+    assert_int_equal(refused(&s, "{\"policy\":\"drop-thoughts\",\"kept\":7,\"ids\":[]}"), WEFT_E_VERIFY);
+    assert_int_equal(refused(&s, "{\"policy\":\"drop-thoughts\",\"ids\":[]}"), WEFT_E_VERIFY);
+    apply(&s, "compact", "{\"policy\":\"drop-thoughts\",\"kept\":2,\"dropped\":2,\"ids\":[5,6]}");
+    static const int32_t want[] = {1, 2, 5, 6};
+    assert_int_equal(s.n_id, 4);
+    assert_memory_equal(s.id, want, sizeof want);
+    assert_string_equal(s.user, "and?");
+    run_state_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_call_that_keeps_failing_ends_in_words),
         cmocka_unit_test(another_call_or_a_success_is_no_repetition),
         cmocka_unit_test(only_idempotent_results_are_recalled_until_something_changes),
+        cmocka_unit_test(compacting_replaces_the_end_before_a_new_question),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
