@@ -34,6 +34,7 @@ struct weft_masker {
     uint8_t *states; /* [n][state_bytes] */
     int32_t *rows;   /* [n][ROW] */
     int32_t *takes;  /* [n] the state after any one plain character, DEAD, or UNTRIED */
+    int32_t *spelt;  /* [n] what mask_spell.c found there, or WEFT_UNSPELT */
     size_t n, capacity;
     int32_t *buckets; /* [n_buckets], open addressing; -1: empty */
     size_t n_buckets;
@@ -73,8 +74,10 @@ static bool grow(weft_masker *m)
     if (rows) m->rows = rows;
     int32_t *takes = realloc(m->takes, capacity * sizeof *takes);
     if (takes) m->takes = takes;
+    int32_t *spelt = realloc(m->spelt, capacity * sizeof *spelt);
+    if (spelt) m->spelt = spelt;
     int32_t *buckets = malloc(n_buckets * sizeof *buckets);
-    if (!states || !rows || !takes || !buckets) {
+    if (!states || !rows || !takes || !spelt || !buckets) {
         free(buckets);
         return false;
     }
@@ -101,6 +104,7 @@ static int32_t number_of(weft_masker *m, const void *state)
     int32_t *row = m->rows + (size_t)number * ROW;
     for (size_t i = 0; i < ROW; i++) row[i] = UNTRIED;
     m->takes[number] = UNTRIED;
+    m->spelt[number] = WEFT_UNSPELT;
     insert(m, number);
     return number;
 }
@@ -283,6 +287,12 @@ const uint32_t *weft_masker_allowed(weft_masker *m, const void *state)
     return slot->bits;
 }
 
+int32_t *weft_masker_spelt(weft_masker *m, const void *state)
+{
+    int32_t number = number_of(m, state);
+    return number < 0 ? NULL : &m->spelt[number];
+}
+
 /* The one byte that can follow; -1: there is a choice, or something else may follow; -2: no memory. */
 static int only_byte(weft_masker *m, int32_t from)
 {
@@ -350,6 +360,7 @@ void weft_masker_free(weft_masker *m)
     free(m->states);
     free(m->rows);
     free(m->takes);
+    free(m->spelt);
     free(m->buckets);
     free(m->scratch);
     free(m->anchor);

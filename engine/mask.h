@@ -50,6 +50,11 @@ const uint32_t *weft_masker_allowed(weft_masker *masker, const void *state);
 size_t weft_masker_forced_text(weft_masker *masker, const void *state, char *text, size_t known,
                                size_t size);
 
+/* What was found for the state's spelling, to be read and written: WEFT_UNSPELT at first. Valid until the next
+ * call; NULL: out of memory. */
+enum { WEFT_UNSPELT = -2 };
+int32_t *weft_masker_spelt(weft_masker *masker, const void *state);
+
 /* ---- mask_spell.c ---- */
 
 /* Where text is forced but may be cut into tokens in more than one way, the one token that the

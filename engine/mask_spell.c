@@ -55,27 +55,45 @@ static weft_status first_token(const speller *s, weft_text text, int32_t *out_id
     return WEFT_OK;
 }
 
-weft_status weft_masker_spelling(weft_masker *masker, const weft_tokenizer *tokenizer,
-                                 const int32_t *sigil, size_t n_sigil, const void *state,
+static weft_status find_spelling(weft_masker *masker, const speller *s, const void *state,
                                  int32_t *out_id, weft_error *err)
 {
     char text[FORCED_MAX + BEHIND_MAX];
     int32_t id = -1, other;
-    const speller s = {tokenizer, sigil, n_sigil};
     *out_id = -1;
     size_t n = weft_masker_forced_text(masker, state, text, 0, FORCED_MAX);
     if (n == SIZE_MAX) return weft_fail(err, WEFT_E_MEMORY, "spell a call: out of memory");
     if (n < 2) return WEFT_OK;
-    weft_status status = first_token(&s, (weft_text){text, n}, &id, err);
-    if (status || id < 0 || weft_tokenizer_bytes(tokenizer, id, false).size >= n) return status;
+    weft_status status = first_token(s, (weft_text){text, n}, &id, err);
+    if (status || id < 0 || weft_tokenizer_bytes(s->tokenizer, id, false).size >= n) return status;
     for (unsigned byte = 0; byte < 256 && !status; byte++) {
         text[n] = (char)byte;
         size_t all = weft_masker_forced_text(masker, state, text, n + 1, n + BEHIND_MAX);
         if (all == SIZE_MAX) return weft_fail(err, WEFT_E_MEMORY, "spell a call: out of memory");
         if (all == 0) continue;
-        status = first_token(&s, (weft_text){text, all}, &other, err);
+        status = first_token(s, (weft_text){text, all}, &other, err);
         if (!status && other != id) return WEFT_OK;
     }
     if (!status) *out_id = id;
+    return status;
+}
+
+/* Where a long text is forced and then anything may follow, hundreds of tokenisations are compared: what came
+ * of it is kept with the state. */
+weft_status weft_masker_spelling(weft_masker *masker, const weft_tokenizer *tokenizer,
+                                 const int32_t *sigil, size_t n_sigil, const void *state,
+                                 int32_t *out_id, weft_error *err)
+{
+    const speller s = {tokenizer, sigil, n_sigil};
+    int32_t *known = weft_masker_spelt(masker, state);
+    weft_status status = WEFT_OK;
+    if (known && *known != WEFT_UNSPELT) {
+        *out_id = *known;
+        return WEFT_OK;
+    }
+    if (known) status = find_spelling(masker, &s, state, out_id, err);
+    known = status ? known : weft_masker_spelt(masker, state);
+    if (!known) return weft_fail(err, WEFT_E_MEMORY, "spell a call: out of memory");
+    if (!status) *known = *out_id;
     return status;
 }
