@@ -42,7 +42,7 @@ static void backend_free(weft_backend *wb)
     cuda_forget_recorded(b);
     cuda_pool_free(b);
     for (size_t i = 0; i < sizeof pinned / sizeof *pinned; i++)
-        if (pinned[i] && b->driver->context_set(b->stage[0].context) == 0) b->driver->host_free(pinned[i]);
+        if (pinned[i]) b->driver->host_free(pinned[i]);
     while (b->n_stage > 0) cuda_stage_close(&b->stage[--b->n_stage], b->driver);
     cpu_pool_free(b->threads);
     weft_buffer_free(&b->image);

@@ -43,7 +43,7 @@ typedef struct cuda_stage {
     cuda_event done;     /* its part of a pass, */
     cuda_event fetched;  /* and its parts of pages that follow */
     uint32_t first, end; /* layers; the last stage has the output too */
-    size_t room;         /* bytes that were free for weights */
+    size_t room, total;  /* bytes that were free for weights; of its memory */
 
     cuda_address twin[CUDA_TWINS];
     cuda_address input;   /* rows, kept rows, wanted: what a pass brings along (pass.c) */
@@ -149,6 +149,8 @@ weft_status cuda_stage_open(cuda_stage *stage, const cuda_driver *driver, const 
 void cuda_stage_close(cuda_stage *stage, const cuda_driver *driver);
 /* Calls that follow in this thread concern this GPU. */
 weft_status cuda_stage_enter(const cuda_stage *stage, const cuda_driver *driver, weft_error *err);
+/* Gives memory back; address 0 is none. */
+void cuda_memory_free(const cuda_driver *driver, const cuda_stage *stage, cuda_address address);
 /* what: "the weights". WEFT_E_MEMORY says how much was free. */
 weft_status cuda_memory_new(const cuda_driver *driver, const cuda_stage *stage, size_t bytes,
                             const char *what, cuda_address *out, weft_error *err);

@@ -85,6 +85,7 @@ enum {
     CUDA_ERROR_NO_DEVICE_ = 100,
     CUDA_ERROR_NO_BINARY_ = 209,
     CUDA_ERROR_PTX_VERSION_ = 222,
+    CUDA_ERROR_NOT_FOUND_ = 500,
     CUDA_MAJOR_ = 75, /* device attributes: compute capability */
     CUDA_MINOR_ = 76,
     CUDA_STREAM_NON_BLOCKING_ = 1,

@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLAB_BYTES = 32 << 20, NO_SLOT = 0 };
+enum { SLAB_BYTES = 32 << 20, SLAB_SHARE = 64, NO_SLOT = 0 }; /* at most so much, at most such a part of a GPU */
 
 typedef struct cuda_slot {
     weft_kv_twin *owner; /* NULL: free */
@@ -42,19 +42,20 @@ struct weft_kv_twin {
 void cuda_pool_init(cuda_backend *b)
 {
     cuda_pool *pool = &b->pool;
+    size_t slab = SLAB_BYTES;
     for (int i = 0; i < b->n_stage; i++) {
         const cuda_stage *s = &b->stage[i];
+        if (s->total / SLAB_SHARE < slab) slab = s->total / SLAB_SHARE;
         pool->from[i] = weft_kv_offset(&b->layout, s->first, 0);
         const size_t end = s->end == b->layout.n_layer ? b->page_bytes : weft_kv_offset(&b->layout, s->end, 0);
         pool->bytes[i] = end - pool->from[i];
     }
-    pool->slab_slots = b->page_bytes < SLAB_BYTES ? SLAB_BYTES / b->page_bytes : 1;
+    pool->slab_slots = b->page_bytes < slab ? slab / b->page_bytes : 1;
 }
 
 static void free_slab(cuda_backend *b, const cuda_address part[CUDA_GPUS])
 {
-    for (int i = 0; i < b->n_stage; i++)
-        if (part[i] && b->driver->context_set(b->stage[i].context) == 0) b->driver->memory_free(part[i]);
+    for (int i = 0; i < b->n_stage; i++) cuda_memory_free(b->driver, &b->stage[i], part[i]);
 }
 
 void cuda_pool_free(cuda_backend *b)
@@ -224,9 +225,7 @@ void cuda_pages_free(weft_kv_twin *t)
             break;
         }
     for (int64_t p = 0; t->slot && p < t->max_pages; p++) drop(t, p);
-    for (int i = 0; i < b->n_stage; i++)
-        if (t->table[i] && b->driver->context_set(b->stage[i].context) == 0)
-            b->driver->memory_free(t->table[i]);
+    for (int i = 0; i < b->n_stage; i++) cuda_memory_free(b->driver, &b->stage[i], t->table[i]);
     pthread_mutex_unlock(&b->mutex);
     free(t->slot);
     free(t->dirty);

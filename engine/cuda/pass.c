@@ -171,7 +171,7 @@ static void issue_calls(cuda_backend *b, void (*issue)(void *), void *context)
 static void drop_recorded(cuda_backend *b, cuda_recorded *r)
 {
     for (int i = 0; i < b->n_stage; i++)
-        if (r->exec[i] && b->driver->context_set(b->stage[i].context) == 0) b->driver->exec_free(r->exec[i]);
+        if (r->exec[i]) b->driver->exec_free(r->exec[i]);
     *r = (cuda_recorded){0};
 }
 

@@ -15,13 +15,16 @@ static const char *const kernel_name[CUDA_KERNELS] = {
 
 static weft_status find_kernels(cuda_stage *s, const cuda_driver *d, weft_error *err)
 {
-    for (int i = 0; i < CUDA_KERNELS; i++)
-        if (d->module_function(&s->kernel[i], s->module, kernel_name[i]) != 0)
+    int result = 0;
+    for (int i = 0; i < CUDA_KERNELS && !result; i++) {
+        result = d->module_function(&s->kernel[i], s->module, kernel_name[i]);
+        if (result == CUDA_ERROR_NOT_FOUND_)
             return weft_fail(err, WEFT_E_MODEL,
                              "weft-cuda.fatbin has no kernel %s: it belongs to another version of weft; "
                              "install both together",
                              kernel_name[i]);
-    return WEFT_OK;
+    }
+    return cuda_check(d, result, err, "finding the kernels");
 }
 
 weft_status cuda_stage_enter(const cuda_stage *s, const cuda_driver *d, weft_error *err)
@@ -47,18 +50,24 @@ weft_status cuda_stage_open(cuda_stage *s, const cuda_driver *d, const cuda_gpu 
 void cuda_stage_close(cuda_stage *s, const cuda_driver *d)
 {
     if (!s->context) return;
-    if (d->context_set(s->context) == 0) {
-        for (int i = 0; i < CUDA_TWINS; i++)
-            if (s->twin[i]) d->memory_free(s->twin[i]);
-        if (s->input) d->memory_free(s->input);
-        if (s->scratch) d->memory_free(s->scratch);
-        if (s->done) d->event_free(s->done);
-        if (s->fetched) d->event_free(s->fetched);
-        if (s->stream) d->stream_free(s->stream);
-        if (s->module) d->module_unload(s->module);
-    }
+    for (int i = 0; i < CUDA_TWINS; i++) cuda_memory_free(d, s, s->twin[i]);
+    cuda_memory_free(d, s, s->input);
+    cuda_memory_free(d, s, s->scratch);
+    (void)d->context_set(s->context);
+    if (s->done) d->event_free(s->done);
+    if (s->fetched) d->event_free(s->fetched);
+    if (s->stream) d->stream_free(s->stream);
+    if (s->module) d->module_unload(s->module);
     d->context_release(s->gpu.device);
     *s = (cuda_stage){0};
+}
+
+/* Handles and addresses are unique over the GPUs: should the context not be had, what can be given back still is. */
+void cuda_memory_free(const cuda_driver *d, const cuda_stage *s, cuda_address address)
+{
+    if (!address) return;
+    (void)d->context_set(s->context);
+    d->memory_free(address);
 }
 
 weft_status cuda_memory_new(const cuda_driver *d, const cuda_stage *s, size_t bytes, const char *what,

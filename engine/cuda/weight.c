@@ -57,11 +57,11 @@ static weft_status open_stages(cuda_backend *b, size_t weights, size_t *out_room
     size_t room = 0;
     for (int i = 0; i < b->n_gpu && (b->use_all || i == 0 || room < weights); i++) {
         cuda_stage *s = &b->stage[b->n_stage++];
-        size_t free_bytes, total;
+        size_t free_bytes;
         weft_status e = cuda_stage_open(s, d, &b->gpu[i], b->image.data, err);
-        if (!e) e = cuda_check(d, d->memory_info(&free_bytes, &total), err, "asking for its memory");
+        if (!e) e = cuda_check(d, d->memory_info(&free_bytes, &s->total), err, "asking for its memory");
         if (e) return e;
-        size_t spare = total / SPARE_SHARE + SPARE_BYTES;
+        size_t spare = s->total / SPARE_SHARE + SPARE_BYTES;
         s->room = free_bytes > 2 * spare ? free_bytes - spare : free_bytes / 2;
         room += s->room;
     }
@@ -203,8 +203,7 @@ weft_status cuda_weight_new(weft_backend *wb, const weft_tensor *t, weft_weight 
 void cuda_weight_free(weft_weight *weight)
 {
     cuda_weight *w = (cuda_weight *)(void *)weight;
-    const cuda_driver *d = w->backend->driver;
-    if (w->data && d->context_set(w->backend->stage[w->stage].context) == 0) d->memory_free(w->data);
+    cuda_memory_free(w->backend->driver, &w->backend->stage[w->stage], w->data);
     free(w);
 }
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GPUS = 16, SUCCESS = 0, INVALID_VALUE = 1, NO_MEMORY = 2, INVALID_CONTEXT = 201, INVALID_HANDLE = 400,
+enum { GPUS = 16, MARKED = 1 << 20, SUCCESS = 0, INVALID_VALUE = 1, NO_MEMORY = 2, INVALID_CONTEXT = 201, INVALID_HANDLE = 400,
        NOT_FOUND = 500, ILLEGAL_ADDRESS = 700, CAPTURE_UNSUPPORTED = 900 };
 
 typedef struct block { /* of memory, on a GPU or pinned */
@@ -96,6 +96,11 @@ void mock_cuda_reset(void)
     mock_cuda_run = NULL;
 }
 
+size_t mock_cuda_used(int gpu)
+{
+    return used[gpu];
+}
+
 __attribute__((constructor)) static void configure(void)
 {
     mock_cuda_reset();
@@ -161,7 +166,7 @@ static void *new_block(size_t bytes, int gpu)
     block *b = malloc(sizeof *b);
     uint8_t *at = aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (!b || !at) abort();
-    memset(at, 0xa5, bytes); /* nobody may count on zeros */
+    memset(at, 0xa5, bytes < MARKED ? bytes : MARKED); /* nobody may count on zeros */
     *b = (block){blocks, at, bytes, gpu};
     blocks = b;
     mock_cuda_counted.allocations++;
@@ -424,7 +429,8 @@ EXPORT int cuMemFree_v2(uint64_t address);
 EXPORT int cuMemFree_v2(uint64_t address)
 {
     pthread_mutex_lock(&mutex);
-    if (!current || !free_block((void *)(uintptr_t)address, current->gpu)) abort();
+    const block *b = block_of((void *)(uintptr_t)address, 1);
+    if (!b || b->gpu < 0 || !free_block(b->at, b->gpu)) abort();
     mock_cuda_left.memory--;
     return leave(SUCCESS);
 }

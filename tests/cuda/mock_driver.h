@@ -52,6 +52,9 @@ typedef int (*mock_cuda_kernel)(const char *name, const uint32_t grid[3], const 
                                 uint32_t shared, const void *args, size_t args_bytes);
 extern mock_cuda_kernel mock_cuda_run;
 
+/* Bytes of a GPU's memory that are in use. */
+size_t mock_cuda_used(int gpu);
+
 /* The default configuration, counts 0. Nothing may be open. */
 void mock_cuda_reset(void);
 
