@@ -30,11 +30,6 @@ static weft_status reserve(weft_backend *wb, size_t n, size_t columns, weft_erro
     return WEFT_OK;
 }
 
-static weft_status reserve_experts(weft_backend *b, const weft_experts_size *size, weft_error *err)
-{
-    return weft_fail(err, WEFT_E_MODEL, "mixtures of experts do not run on the GPU; use --engine cpu");
-}
-
 static void backend_free(weft_backend *wb)
 {
     cuda_backend *b = cuda_of(wb);
@@ -108,8 +103,7 @@ weft_status weft_cuda_backend_new(weft_backend **out, const weft_ops **out_ops, 
                         .weight_map = weight_map,
                         .weight_free = cuda_weight_free,
                         .weight_bytes = cuda_weight_bytes,
-                        .reserve = reserve,
-                        .reserve_experts = reserve_experts};
+                        .reserve = reserve};
     cuda_calls(&b->ops);
     weft_status e = cuda_driver_get(&b->driver, err);
     if (!e) e = cuda_gpus(b->driver, gpu, &n, err);

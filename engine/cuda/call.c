@@ -3,23 +3,13 @@
  *
  * Calls cannot fail one by one: the first failure is kept for the end of the pass, what follows it does nothing.
  */
-#include "engine/cuda/cuda.h"
+#include "engine/cuda/call.h"
 
 #include "engine/cpu/dequant.h"
 
 #include <assert.h>
 
-/* Device memory under the type that kernels' arguments have. */
-static void *at(cuda_backend *b, const void *host)
-{
-    return host ? (void *)(uintptr_t)cuda_at(b, host) : NULL;
-}
-static void *scratch(cuda_address address)
-{
-    return (void *)(uintptr_t)address;
-}
-
-static void run(cuda_backend *b, cuda_kernel kernel, weft_cuda_launch l, const void *args, size_t bytes)
+void cuda_run(cuda_backend *b, cuda_kernel kernel, weft_cuda_launch l, const void *args, size_t bytes)
 {
     const cuda_stage *s = cuda_here(b);
     void *buffer = (void *)(uintptr_t)args;
@@ -29,8 +19,6 @@ static void run(cuda_backend *b, cuda_kernel kernel, weft_cuda_launch l, const v
                                    l.block[2], l.shared_bytes, s->stream, NULL, extra);
     b->status = cuda_check(b->driver, result, &b->err, "launching a kernel");
 }
-
-#define RUN(b, kernel, args) run(b, CUDA_K_##kernel, weft_cuda_##kernel##_launch(&(args)), &(args), sizeof(args))
 
 /* Embeddings are looked up on the host: a few rows of a table that would fill memory of the device. */
 static void embed(weft_backend *wb, const weft_tensor *table, const int32_t *ids, size_t n, float scale,
@@ -57,47 +45,45 @@ static weft_status failure(weft_backend *wb, weft_error *err)
 
 /* ---- products ---- */
 
-static bool is_quantised(weft_cuda_format f)
-{
-    return f < WEFT_CUDA_F16;
-}
-
-static void quantise(cuda_backend *b, const float *x, size_t n, size_t columns)
+void cuda_quantise(cuda_backend *b, const float *x, size_t rows, size_t columns, size_t stride)
 {
     const cuda_stage *s = cuda_here(b);
-    const weft_cuda_quantise_args a = {at(b, x), scratch(s->quantised), scratch(s->blocks),
-                                       (uint32_t)n, (uint32_t)columns, (uint32_t)columns};
-    assert(n <= b->max_rows && columns <= b->max_columns);
-    RUN(b, quantise, a);
+    const weft_cuda_quantise_args a = {x, cuda_scratch(s->quantised), cuda_scratch(s->blocks), (uint32_t)rows,
+                                       (uint32_t)columns, (uint32_t)stride};
+    assert(rows * columns <= b->quantised_room);
+    CUDA_RUN(b, quantise, a);
 }
 
-static cuda_kernel matvec_kernel(weft_cuda_format f, uint32_t width)
+/* From 9 rows on a tensor core's tile of them is filled well enough to pay. */
+uint32_t cuda_width(weft_cuda_format f, size_t columns, bool gated, size_t n)
 {
+    if (n > 8 && cuda_is_quantised(f)) return n > 32 ? 64 : 16;
+    return weft_cuda_matvec_width((uint32_t)columns, gated, n);
+}
+
+static cuda_kernel product_kernel(weft_cuda_format f, uint32_t width)
+{
+    if (width >= 16) return (cuda_kernel)((width == 16 ? CUDA_K_matmul_q8_16 : CUDA_K_matmul_q8_64) + (int)f);
     const int quantised[] = {CUDA_K_matvec_q8_1, CUDA_K_matvec_q8_4, CUDA_K_matvec_q8_8};
     const int floats[] = {CUDA_K_matvec_f16_1, CUDA_K_matvec_f16_4, CUDA_K_matvec_f16_8};
     const int i = width == 1 ? 0 : width == 4 ? 1 : 2;
-    return (cuda_kernel)(is_quantised(f) ? quantised[i] + (int)f : floats[i] + (int)(f - WEFT_CUDA_F16));
+    return (cuda_kernel)(cuda_is_quantised(f) ? quantised[i] + (int)f : floats[i] + (int)(f - WEFT_CUDA_F16));
 }
 
-/* Matrices of one format; x is quantised if the format is. */
-static void multiply(cuda_backend *b, weft_cuda_matmul_args *a, weft_cuda_format format, const float *x)
+void cuda_multiply(cuda_backend *b, weft_cuda_matmul_args *a, weft_cuda_format format, uint32_t width,
+                   const float *x)
 {
     const cuda_stage *s = cuda_here(b);
-    const uint32_t width = weft_cuda_matvec_width(a->columns, a->gated, a->n);
-    if (is_quantised(format)) {
-        a->q = scratch(s->quantised);
-        a->block = scratch(s->blocks);
+    if (cuda_is_quantised(format)) {
+        a->q = cuda_scratch(s->quantised);
+        a->block = cuda_scratch(s->blocks);
     } else {
-        a->x = at(b, x);
-        a->x_stride = a->columns;
+        a->x = x;
+        if (a->x_stride == 0) a->x_stride = a->columns;
     }
-    a->stack = 1;
-    run(b, matvec_kernel(format, width), weft_cuda_matvec_launch(a, width), a, sizeof *a);
-}
-
-static weft_cuda_matrix matrix(const cuda_weight *w, const float *bias, float *y)
-{
-    return (weft_cuda_matrix){scratch(w->data), bias, y, (uint32_t)w->rows};
+    if (a->stack == 0) a->stack = 1;
+    cuda_run(b, product_kernel(format, width),
+             width >= 16 ? weft_cuda_matmul_launch(a, width) : weft_cuda_matvec_launch(a, width), a, sizeof *a);
 }
 
 /* One launch for each format among them. */
@@ -116,13 +102,13 @@ static void matmul(weft_backend *wb, const weft_weight *const *w, const float *c
             const cuda_weight *one = cuda_weight_of(w[j]);
             if (one->format != format) continue;
             done[j] = true;
-            a.w[a.n_w++] = matrix(one, at(b, bias[j]), at(b, y[j]));
+            a.w[a.n_w++] = cuda_matrix(one, cuda_ptr(b, bias[j]), cuda_ptr(b, y[j]));
         }
-        if (is_quantised(format) && !quantised) {
-            quantise(b, x, n, columns);
+        if (cuda_is_quantised(format) && !quantised) {
+            cuda_quantise(b, cuda_ptr(b, x), n, columns, columns);
             quantised = true;
         }
-        multiply(b, &a, format, x);
+        cuda_multiply(b, &a, format, cuda_width(format, columns, false, n), cuda_ptr(b, x));
     }
 }
 
@@ -131,23 +117,24 @@ static void gated(weft_backend *wb, const weft_weight *gate, const weft_weight *
 {
     cuda_backend *b = cuda_of(wb);
     const cuda_weight *w[] = {cuda_weight_of(gate), cuda_weight_of(up)};
-    float *const y = at(b, out), *const other = scratch(cuda_here(b)->other);
+    float *const y = cuda_ptr(b, out), *const other = cuda_scratch(cuda_here(b)->other);
     const bool together = w[0]->format == w[1]->format;
-    if (is_quantised(w[0]->format) || is_quantised(w[1]->format)) quantise(b, x, n, w[0]->columns);
+    if (cuda_is_quantised(w[0]->format) || cuda_is_quantised(w[1]->format))
+        cuda_quantise(b, cuda_ptr(b, x), n, w[0]->columns, w[0]->columns);
     for (int i = 0; i < (together ? 1 : 2); i++) {
         weft_cuda_matmul_args a = {.n = (uint32_t)n, .columns = (uint32_t)w[i]->columns, .n_w = 1};
-        a.w[0] = matrix(w[i], NULL, i ? other : y);
+        a.w[0] = cuda_matrix(w[i], NULL, i ? other : y);
         if (together) {
-            a.w[1] = matrix(w[1], NULL, NULL);
+            a.w[1] = cuda_matrix(w[1], NULL, NULL);
             a.n_w = 2;
             a.gated = true;
             a.activation = act;
         }
-        multiply(b, &a, w[i]->format, x);
+        cuda_multiply(b, &a, w[i]->format, cuda_width(w[i]->format, w[i]->columns, together, n), cuda_ptr(b, x));
     }
     const weft_cuda_gate_args gate_args = {y, other, y, n * w[0]->rows, act};
     assert(w[0]->rows <= b->max_columns);
-    if (!together) RUN(b, gate, gate_args);
+    if (!together) CUDA_RUN(b, gate, gate_args);
 }
 
 /* ---- the rest of a layer ---- */
@@ -156,8 +143,8 @@ static void rms_norm(weft_backend *wb, const float *x, const float *w, float eps
                      float *y)
 {
     cuda_backend *b = cuda_of(wb);
-    const weft_cuda_rms_norm_args a = {at(b, x), at(b, w), at(b, y), eps, (uint32_t)rows, (uint32_t)dim};
-    RUN(b, rms_norm, a);
+    const weft_cuda_rms_norm_args a = {cuda_ptr(b, x), cuda_ptr(b, w), cuda_ptr(b, y), eps, (uint32_t)rows, (uint32_t)dim};
+    CUDA_RUN(b, rms_norm, a);
 }
 
 /* The table of these frequencies for these rows: made once a pass on each stage, all layers share it. */
@@ -171,10 +158,10 @@ static const float *rope_table(cuda_backend *b, const weft_row *row, size_t n, s
              b->rope[i].rope_dim == rope_dim && b->rope[i].magnitude == magnitude))
         i++;
     assert(i < CUDA_ROPE_TABLES);
-    float *table = scratch(cuda_here(b)->cos_sin[i]);
+    float *table = cuda_scratch(cuda_here(b)->cos_sin[i]);
     if (i < b->n_rope) return table;
-    const weft_cuda_rope_table_args a = {row, at(b, inv_freq), table, magnitude, (uint32_t)n, (uint32_t)rope_dim};
-    RUN(b, rope_table, a);
+    const weft_cuda_rope_table_args a = {row, cuda_ptr(b, inv_freq), table, magnitude, (uint32_t)n, (uint32_t)rope_dim};
+    CUDA_RUN(b, rope_table, a);
     b->rope[b->n_rope++] = key;
     return table;
 }
@@ -184,9 +171,9 @@ static void rope(weft_backend *wb, float *x, const weft_row *row, size_t n, size
 {
     cuda_backend *b = cuda_of(wb);
     const float *table = rope_table(b, cuda_rows(b, row), n, rope_dim, inv_freq, magnitude);
-    const weft_cuda_rope_args a = {at(b, x), table, (uint32_t)n, (uint32_t)heads, (uint32_t)head_dim,
+    const weft_cuda_rope_args a = {cuda_ptr(b, x), table, (uint32_t)n, (uint32_t)heads, (uint32_t)head_dim,
                                    (uint32_t)rope_dim, kind};
-    RUN(b, rope, a);
+    CUDA_RUN(b, rope, a);
 }
 
 static void kv_write(weft_backend *wb, const weft_kv_layout *layout, uint32_t layer, const weft_row *row,
@@ -194,9 +181,9 @@ static void kv_write(weft_backend *wb, const weft_kv_layout *layout, uint32_t la
 {
     cuda_backend *b = cuda_of(wb);
     const weft_cuda_kv_write_args a = {.kv = weft_cuda_kv_of(layout, layer), .row = cuda_rows(b, row),
-                                       .k = at(b, k), .v = at(b, v), .n = (uint32_t)n,
+                                       .k = cuda_ptr(b, k), .v = cuda_ptr(b, v), .n = (uint32_t)n,
                                        .v_dim = layout->value_dim};
-    RUN(b, kv_write, a);
+    CUDA_RUN(b, kv_write, a);
 }
 
 /* Many rows fill the GPU with a thread block for each few; of few rows, each span is a thread block. */
@@ -212,8 +199,8 @@ static void attention(weft_backend *wb, const weft_attention *call)
     const bool follow = b->shape.follow && call->n == b->pass->n;
     weft_cuda_attention_args a = {.kv = weft_cuda_kv_of(layout, call->layer),
                                   .row = cuda_rows(b, call->row),
-                                  .q = at(b, call->q),
-                                  .out = at(b, call->out),
+                                  .q = cuda_ptr(b, call->q),
+                                  .out = cuda_ptr(b, call->out),
                                   .window = call->window,
                                   .scale = call->scale,
                                   .n = (uint32_t)call->n,
@@ -222,19 +209,19 @@ static void attention(weft_backend *wb, const weft_attention *call)
                                   .spans = b->shape.spans};
     const size_t slots = (size_t)a.n * a.n_head * a.spans * (WEFT_CUDA_STATE + layout->value_dim) * sizeof(float);
     if (a.n <= CUDA_GRAPH_ROWS && a.spans > 1 && slots <= b->slot_bytes)
-        a.slot = scratch(cuda_here(b)->slots);
+        a.slot = cuda_scratch(cuda_here(b)->slots);
     else if (follow && group <= 8)
         a.tile = 16 / group;
     const uint32_t queries = a.tile * group <= 8 ? 8 : 16;
-    run(b, kernel[layout->type][queries == 16], weft_cuda_attention_launch(&a, queries), &a, sizeof a);
-    if (a.slot) RUN(b, attention_merge, a);
+    cuda_run(b, kernel[layout->type][queries == 16], weft_cuda_attention_launch(&a, queries), &a, sizeof a);
+    if (a.slot) CUDA_RUN(b, attention_merge, a);
 }
 
 static void add(weft_backend *wb, float *x, const float *y, size_t n)
 {
     cuda_backend *b = cuda_of(wb);
-    const weft_cuda_add_args a = {at(b, x), at(b, y), n};
-    RUN(b, add, a);
+    const weft_cuda_add_args a = {cuda_ptr(b, x), cuda_ptr(b, y), n};
+    CUDA_RUN(b, add, a);
 }
 
 /* ---- what a device adds ---- */
@@ -245,10 +232,10 @@ void cuda_keep(weft_backend *wb, float *x, size_t width)
     cuda_backend *b = cuda_of(wb);
     const cuda_stage *s = cuda_here(b);
     const size_t n = b->pass->n_want;
-    const weft_cuda_keep_args a = {at(b, x), scratch(s->kept), cuda_wanted(b), (uint32_t)n, (uint32_t)width};
+    const weft_cuda_keep_args a = {cuda_ptr(b, x), cuda_scratch(s->kept), cuda_wanted(b), (uint32_t)n, (uint32_t)width};
     assert(n <= b->max_rows && width <= b->max_columns);
     if (n == 0 || n == b->pass->n) return;
-    RUN(b, keep, a);
+    CUDA_RUN(b, keep, a);
     if (b->status) return;
     b->status = cuda_check(b->driver,
                            b->driver->copy_within(cuda_at(b, x), s->kept, n * width * sizeof(float), s->stream),
@@ -258,8 +245,8 @@ void cuda_keep(weft_backend *wb, float *x, size_t width)
 void cuda_split(weft_backend *wb, const float *x, size_t n, float *hi, float *lo)
 {
     cuda_backend *b = cuda_of(wb);
-    const weft_cuda_split_args a = {at(b, x), at(b, hi), at(b, lo), n};
-    RUN(b, split, a);
+    const weft_cuda_split_args a = {cuda_ptr(b, x), cuda_ptr(b, hi), cuda_ptr(b, lo), n};
+    CUDA_RUN(b, split, a);
 }
 
 void cuda_calls(weft_ops *ops)
@@ -273,4 +260,6 @@ void cuda_calls(weft_ops *ops)
     ops->kv_write = kv_write;
     ops->attention = attention;
     ops->add = add;
+    cuda_mixture_calls(ops);
+    cuda_latent_calls(ops);
 }

@@ -2,7 +2,8 @@
  *
  *   gpu.c      what the machine has           stage.c    one GPU: its context, kernels, memory
  *   weight.c   packing and uploading          twin.c     the device's memory behind the host's addresses
- *   pages.c    KV pages on the devices        call.c     operations: arguments of kernels, and launches
+ *   pages.c    KV pages on the devices        call.c     operations: arguments of kernels, and launches;
+ *                                             mixture.c, latent.c: those of some families
  *   pass.c     a pass: inputs, graph, outputs, the one synchronisation
  */
 #ifndef WEFT_ENGINE_CUDA_CUDA_H
@@ -49,6 +50,9 @@ typedef struct cuda_stage {
     cuda_address input;   /* rows, kept rows, wanted: what a pass brings along (pass.c) */
     cuda_address scratch; /* holds the following */
     cuda_address quantised, blocks, kept, other, slots, cos_sin[CUDA_ROPE_TABLES];
+    cuda_address mixture; /* holds the following: */
+    cuda_address hidden, picked, runs, token_of, pick_of;
+    cuda_address indexer, score; /* the latter lies in the former */
 } cuda_stage;
 
 /* Host memory that names the device's. */
@@ -104,13 +108,15 @@ typedef struct cuda_backend {
     cpu_pool *threads; /* pack weights */
     void *rows, *staging; /* of a weight, from the file and, pinned, packed; given back by `places` */
     size_t max_rows, max_columns; /* of reserve */
+    weft_experts_size experts;    /* 0: no experts */
+    weft_latent_size latent;      /* 0: no latent attention */
     void *table_row; /* of the embedding, as the file has it */
     weft_status read_status; /* of the first that could not be read */
     weft_error read_err;
     cuda_range range[CUDA_TWINS];
     int n_range;
     weft_pass_places places;
-    size_t slot_bytes;
+    size_t slot_bytes, quantised_room;
     cuda_pool pool;
     void *input, *x, *logits, *staged; /* pinned: what goes in, input for each stage, and what comes out */
     size_t input_bytes;                /* of a stage */
@@ -180,6 +186,9 @@ size_t cuda_weight_bytes(const weft_weight *w);
 
 weft_status cuda_twin(weft_backend *b, void *host, size_t bytes, weft_twin_kind kind, weft_error *err);
 weft_status cuda_places(weft_backend *b, const weft_pass_places *places, weft_error *err);
+/* One allocation, cut into parts. */
+weft_status cuda_scratch_new(cuda_backend *b, cuda_stage *s, const size_t *parts, cuda_address *const *at,
+                             size_t n, cuda_address *out, weft_error *err);
 /* Where the range that has this address lies on the stage that calls go to. */
 cuda_address cuda_at(const cuda_backend *b, const void *host);
 cuda_address cuda_twin_of(const cuda_backend *b, const void *host, int stage);

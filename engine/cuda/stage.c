@@ -53,6 +53,8 @@ void cuda_stage_close(cuda_stage *s, const cuda_driver *d)
     for (int i = 0; i < CUDA_TWINS; i++) cuda_memory_free(d, s, s->twin[i]);
     cuda_memory_free(d, s, s->input);
     cuda_memory_free(d, s, s->scratch);
+    cuda_memory_free(d, s, s->mixture);
+    cuda_memory_free(d, s, s->indexer);
     (void)d->context_set(s->context);
     if (s->done) d->event_free(s->done);
     if (s->fetched) d->event_free(s->fetched);

@@ -4,7 +4,7 @@
  * device at an address of its own, and calls translate. So the graph is the same for all backends, and
  * the bytes that a pass needs are where they are needed.
  */
-#include "engine/cuda/cuda.h"
+#include "engine/cuda/call.h"
 
 #include <assert.h>
 
@@ -62,27 +62,38 @@ static size_t slots(const cuda_backend *b, int64_t positions, size_t n_head)
     return row * SLOT_ROWS < SLOT_MAX_BYTES ? row * SLOT_ROWS : row;
 }
 
+weft_status cuda_scratch_new(cuda_backend *b, cuda_stage *s, const size_t *parts, cuda_address *const *at,
+                             size_t n, cuda_address *out, weft_error *err)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < n; i++) bytes += round_up(parts[i]);
+    weft_status e = cuda_stage_enter(s, b->driver, err);
+    if (!e) e = cuda_memory_new(b->driver, s, bytes, "scratch", out, err);
+    if (e) return e;
+    cuda_address next = *out;
+    for (size_t i = 0; i < n; i++) {
+        *at[i] = next;
+        next += round_up(parts[i]);
+    }
+    return WEFT_OK;
+}
+
 static weft_status new_scratch(cuda_backend *b, cuda_stage *s, weft_error *err)
 {
     const size_t wide = b->max_rows * b->max_columns;
     const size_t table = b->max_rows * (b->layout.key_dim > 256 ? b->layout.key_dim : 256) * sizeof(float);
-    const size_t parts[] = {wide, wide / WEFT_CUDA_BLOCK * sizeof(weft_cuda_block),
+    const size_t picked = b->experts.n * b->experts.n_used * b->experts.n_ff;
+    b->quantised_room = wide > picked ? wide : picked;
+    const size_t parts[] = {b->quantised_room, b->quantised_room / WEFT_CUDA_BLOCK * sizeof(weft_cuda_block),
                             wide * sizeof(float), wide * sizeof(float), b->slot_bytes,
                             table, table, table, table};
     cuda_address *const at[] = {&s->quantised, &s->blocks, &s->kept, &s->other, &s->slots,
                                 &s->cos_sin[0], &s->cos_sin[1], &s->cos_sin[2], &s->cos_sin[3]};
     _Static_assert(sizeof parts / sizeof *parts == 5 + CUDA_ROPE_TABLES, "each table has a part");
-    size_t bytes = 0;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) bytes += round_up(parts[i]);
-    weft_status e = cuda_stage_enter(s, b->driver, err);
-    if (!e) e = cuda_memory_new(b->driver, s, bytes, "scratch", &s->scratch, err);
-    if (e) return e;
-    cuda_address next = s->scratch;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        *at[i] = next;
-        next += round_up(parts[i]);
-    }
-    return cuda_memory_new(b->driver, s, b->input_bytes, "a pass's rows", &s->input, err);
+    weft_status e = cuda_scratch_new(b, s, parts, at, sizeof parts / sizeof *parts, &s->scratch, err);
+    if (!e) e = cuda_mixture_scratch(b, s, err);
+    if (!e) e = cuda_latent_scratch(b, s, err);
+    return e ? e : cuda_memory_new(b->driver, s, b->input_bytes, "a pass's rows", &s->input, err);
 }
 
 static weft_status pin(cuda_backend *b, size_t bytes, void **out, weft_error *err)

@@ -168,6 +168,57 @@ static void test_against_cpu(void **state)
     }
 }
 
+/* Of quantised weights activations are rounded to 8 bits, and a difference in the last place may tip one: 1/127 of
+ * a block's largest, in a row of some hundred. */
+static void test_families(void **state)
+{
+    static const struct {
+        const char *what;
+        spec s;
+    } models[] = {
+        {"gemma3", {.arch = "gemma3", .head_dim = 16, .rope_dim = 16, .theta = 1e6f, .window = 8, .period = 2,
+                    .head_norms = true, .post_norms = true, .tied = true, .gelu = true}},
+        {"q4_k", {.arch = "qwen2", .head_dim = 64, .rope_dim = 64, .theta = 1e6f, .bias = true, .embd = 256,
+                  .ff = 512, .type = WEFT_Q4_K}},
+        {"experts", {.arch = "qwen3moe", .head_dim = 16, .rope_dim = 16, .theta = 1e6f, .head_norms = true,
+                     .embd = 32, .ff = 32, .experts = 6, .used = 2}},
+        {"experts, q8_0", {.arch = "qwen3moe", .head_dim = 16, .rope_dim = 16, .theta = 1e6f, .head_norms = true,
+                           .embd = 64, .ff = 64, .experts = 6, .used = 2, .type = WEFT_Q8_0}},
+    };
+    char *dir = make_temp_dir();
+    mock_cuda_run = weft_shim_launch;
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        char path[4096];
+        snprintf(path, sizeof path, "%s/m%zu.gguf", dir, i);
+        writer_free(new_model(&models[i].s, path));
+        const bool quantised = models[i].s.type == WEFT_Q4_K || models[i].s.type == WEFT_Q8_0;
+        const double far = compare_with_cpu(path, WEFT_KV_F16, TOKENS, VOCAB);
+        if (far > (quantised ? 5e-2 : 1e-4)) fail_msg("%s: %g from the CPU's logits", models[i].what, far);
+    }
+    remove_temp_dir(dir);
+}
+
+/* DeepSeek-V3.2's layers: latents, indexer, groups of experts. Chunks and steps by graph: the same bits. */
+static void test_latent(void **state)
+{
+    enum { N = 90 };
+    const char *path = data_path("dsv32/tiny-f16.gguf");
+    char *own = strdup(path);
+    mock_cuda_run = weft_shim_launch;
+    weft_model *model = model_open(own, &(weft_engine_options){.engine = "cpu"});
+    const size_t n_vocab = (size_t)weft_model_get_info(model)->n_vocab;
+    weft_model_close(model);
+    const double far = compare_with_cpu(own, WEFT_KV_F16, N, n_vocab);
+    if (far > 1e-3) fail_msg("%g from the CPU's logits", far);
+    int32_t *ids = some_ids(N, (int32_t)n_vocab);
+    digests want = gpu_digests(own, "cuda", 64, ids, N), got = gpu_digests(own, "cuda", 7, ids, N);
+    digests_compare(&want, &got, 0, N, "chunks of 7");
+    free(want.at);
+    free(got.at);
+    free(ids);
+    free(own);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -175,6 +226,8 @@ int main(void)
         cmocka_unit_test_setup(test_calls_on_several_gpus, start),
         cmocka_unit_test_setup(test_same_bits, start),
         cmocka_unit_test_setup(test_against_cpu, start),
+        cmocka_unit_test_setup(test_families, start),
+        cmocka_unit_test_setup(test_latent, start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
