@@ -97,6 +97,7 @@ weft_status run_emit_resume(weft_run *r, const char *task, weft_error *err)
     if (task) cJSON_AddStringToObject(body, "task", task);
     weft_json_add_int(body, "restored", weft_timeline_restored(r->timeline));
     weft_json_add_int(body, "length", weft_timeline_length(r->timeline));
+    cJSON_AddStringToObject(body, "backend", weft_model_get_info(r->model)->backend);
     run_add_counters(r, body);
     return run_emit(r, "resume", "", body, WEFT_DURABLE, err);
 }
