@@ -48,6 +48,8 @@ weft_status engine_open(const weft_options *o, bool vocab_only, weft_model **out
     if (!status) status = weft_model_open(out, path, &options, err);
     const char *notice = status || vocab_only ? NULL : weft_model_memory_notice(*out);
     if (notice) fprintf(stderr, "weft: %s\n", notice);
+    notice = status || vocab_only ? NULL : weft_model_unused_notice(*out);
+    if (notice) fprintf(stderr, "weft: %s\n", notice);
     free(path);
     return status;
 }

@@ -373,6 +373,8 @@ weft_status run_open_model(weft_run *r, const cJSON *begin, weft_error *err)
     if (notice && r->console.live) weft_console_notice(&r->console, "%s", notice);
     notice = r->model ? weft_model_memory_notice(r->model) : NULL;
     if (notice) weft_console_notice(&r->console, "%s", notice);
+    notice = r->model ? weft_model_unused_notice(r->model) : NULL;
+    if (notice && r->console.live) weft_console_notice(&r->console, "%s", notice);
     free(prefix);
     free(path);
     return status;

@@ -95,6 +95,8 @@ typedef void (*weft_gpu_visit)(void *context, bool usable, const char *finding);
 void weft_gpu_look(weft_gpu_visit visit, void *context);
 /* A notice if weights stay in the file ("... of ... MiB of weights stay in the file: ..."), or NULL. */
 const char *weft_model_memory_notice(const weft_model *model);
+/* A notice if the file has layers that are not used (multi-token prediction), or NULL. */
+const char *weft_model_unused_notice(const weft_model *model);
 /* Experts that evaluation needed, where they stay in the file. */
 typedef struct weft_expert_counts {
     int64_t hits, misses;   /* in memory already; read from the file */

@@ -258,12 +258,30 @@ static size_t step_bytes(const weft_model *m)
     size_t bytes = 0;
     for (size_t i = 0; i < weft_gguf_tensor_count(m->file); i++) {
         const weft_tensor *t = weft_gguf_tensor_at(m->file, i);
-        if (t->dim[1] == 1 || (t == weft_gguf_tensor_find(m->file, "token_embd.weight") &&
+        if (t->dim[1] == 1 || weft_arch_unused(m->file, t) || (t == weft_gguf_tensor_find(m->file, "token_embd.weight") &&
                                weft_gguf_tensor_find(m->file, "output.weight")))
             continue;
         bytes += m->h.n_expert && strstr(t->name, "_exps.") ? t->bytes / m->h.n_expert * m->h.n_expert_used : t->bytes;
     }
     return bytes;
+}
+
+/* Layers for multi-token prediction are not loaded, and that is said. */
+static weft_status note_unused(weft_model *m, weft_error *err)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < weft_gguf_tensor_count(m->file); i++) {
+        const weft_tensor *t = weft_gguf_tensor_at(m->file, i);
+        if (weft_arch_unused(m->file, t)) bytes += t->bytes;
+    }
+    if (bytes > 0 && asprintf(&m->unused_notice,
+                              "the file has a layer for multi-token prediction, which weft does not use: its %zu MiB are "
+                              "not loaded",
+                              (bytes + (1 << 20) - 1) >> 20) < 0) {
+        m->unused_notice = NULL;
+        return weft_fail(err, WEFT_E_MEMORY, "weights: out of memory");
+    }
+    return WEFT_OK;
 }
 
 /* What the process will hold beside its matrices. */
@@ -375,6 +393,7 @@ static weft_status open_weights(weft_model *m, const weft_engine_options *o, wef
     if (!e) e = new_backend(m, o, err);
     if (!e) e = new_scratch(m, err);
     if (!e) e = place_weights(m, o, err);
+    if (!e) e = note_unused(m, err);
     if (!e) e = weft_transformer_load(m, o, err);
     if (!e) e = step_state_new(&m->step, m, err);
     if (!e && m->ops->device) e = place_on_device(m, err);
@@ -499,6 +518,7 @@ void weft_model_close(weft_model *model)
     free(model->prefix_dir);
     free(model->notice);
     free(model->memory_notice);
+    free(model->unused_notice);
     free(model);
 }
 
@@ -540,6 +560,11 @@ const weft_tokenizer *weft_model_tokenizer(const weft_model *model)
 const char *weft_model_vocabulary_notice(const weft_model *model)
 {
     return model->notice;
+}
+
+const char *weft_model_unused_notice(const weft_model *model)
+{
+    return model->unused_notice;
 }
 
 const char *weft_model_memory_notice(const weft_model *model)

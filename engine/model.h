@@ -98,7 +98,7 @@ struct weft_model {
 
     weft_model_info info;
     char *text[4]; /* owned strings of info: path, name, architecture, chat template */
-    char *notice, *memory_notice;
+    char *notice, *memory_notice, *unused_notice;
 };
 
 /* latent.c: attention's half of a layer, in two steps. Keys of all tokens, from the residual stream, whose norm

@@ -1,5 +1,6 @@
 #include "engine/placement.h"
 
+#include "engine/arch/arch.h"
 #include "engine/ops.h"
 
 #include <stdio.h>
@@ -26,7 +27,7 @@ typedef struct survey {
 
 static bool is_matrix(const weft_gguf *file, const weft_tensor *t)
 {
-    if (t->dim[1] == 1) return false;
+    if (t->dim[1] == 1 || weft_arch_unused(file, t)) return false;
     return strcmp(t->name, "token_embd.weight") != 0 ||
            !weft_gguf_tensor_find(file, "output.weight"); /* tied: it is the output matrix too */
 }

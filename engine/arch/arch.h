@@ -83,6 +83,8 @@ weft_status weft_arch_experts(const weft_gguf *file, const char *arch, bool norm
 
 /* True if a layer's tensors are there to predict further tokens: the forward pass has no use for them. */
 bool weft_arch_predicts(const weft_gguf *file, uint32_t layer);
+/* A tensor of such a layer: it is not loaded. */
+bool weft_arch_unused(const weft_gguf *file, const weft_tensor *tensor);
 
 static inline bool weft_layer_slides(const weft_hparams *h, uint32_t layer) {
     return h->window > 0 && (layer + 1) % h->window_period != 0;

@@ -333,14 +333,6 @@ static weft_status load_ends(loader *l)
     return weigh(l, m->embedding, &m->output); /* tied */
 }
 
-/* Of a layer that predicts further tokens (multi-token prediction), which nothing here uses. */
-static bool is_prediction(const loader *l, const weft_tensor *t)
-{
-    unsigned layer;
-    return l->model->h.latent_dim && sscanf(t->name, "blk.%u.", &layer) == 1 &&
-           layer >= l->model->h.n_layer && weft_arch_predicts(l->model->file, layer);
-}
-
 static weft_status refuse_untaken(loader *l)
 {
     size_t n = weft_gguf_tensor_count(l->model->file);
@@ -348,7 +340,7 @@ static weft_status refuse_untaken(loader *l)
         const weft_tensor *t = weft_gguf_tensor_at(l->model->file, i);
         bool found = false;
         for (size_t j = 0; j < l->n_taken && !found; j++) found = l->taken[j] == t;
-        if (!found && !is_prediction(l, t))
+        if (!found && !(l->model->h.latent_dim && weft_arch_unused(l->model->file, t)))
             return weft_fail(
                 l->err, WEFT_E_MODEL,
                 "tensor %s: not known to the %s architecture; the result would be wrong", t->name,

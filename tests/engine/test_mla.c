@@ -370,6 +370,7 @@ static void test_variants(void **state)
         const weft_engine_options o = {.kv_type = WEFT_KV_F32, .chunk = 7, .threads = 2};
         weft_model *model = model_open(path, &o);
         weft_timeline *t = NULL;
+        assert_int_equal(weft_model_unused_notice(model) != NULL, variants[k].prediction);
         *c = (comparison){.r = {.w = w, .v = &variants[k]}, .ids = ids};
         CHECK(weft_timeline_open(&t, model, NULL, ids, N_IDS, err));
         CHECK(weft_timeline_evaluate_each(t, compare, c, err));
