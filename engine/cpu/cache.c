@@ -66,7 +66,7 @@ weft_status cpu_cache_new(weft_backend *b, const weft_weight *const stack[CPU_PA
         const weft_weight *w = stack[k];
         c->stack[k] = *w;
         c->expert_bytes += w->rows * w->row_bytes;
-        c->run[k] = cpu_min(w->tiles, cpu_max(1, CPU_READ_BYTES / (w->row_bytes * CPU_ROWS)));
+        c->run[k] = cpu_weight_run(w);
         c->runs[k] = cpu_divide_up(w->tiles, c->run[k]);
         rows = cpu_max(rows, c->run[k] * CPU_ROWS * w->row_bytes);
     }
