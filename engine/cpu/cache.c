@@ -112,16 +112,18 @@ static void read_item(void *context, uint32_t item, int thread)
     cpu_weight_pack(w, expert, from, to, rows, out);
 }
 
-bool cpu_cache_load(cpu_cache *c, const cpu_group *group, size_t n)
+bool cpu_cache_load(cpu_cache *c, const cpu_group *group, size_t n, bool all)
 {
+    size_t wanted = 0;
     cpu_residents_wave(&c->residents);
     for (size_t i = 0; i < n; i++) {
-        c->wanted[i] = group[i].expert;
+        if (!all && !cpu_residents_admit(&c->residents, group[i].expert)) continue;
+        c->wanted[wanted++] = group[i].expert;
         (void)cpu_residents_take(&c->residents, group[i].expert);
     }
-    const size_t items = n * (c->runs[0] + c->runs[1] + c->runs[2]);
+    const size_t items = wanted * (c->runs[0] + c->runs[1] + c->runs[2]);
     cpu_pool_run(c->backend->pool, read_item, c, (uint32_t)items);
     if (!atomic_load(&c->backend->failed)) return true;
-    for (size_t i = 0; i < n; i++) cpu_residents_drop(&c->residents, c->wanted[i]);
+    for (size_t i = 0; i < wanted; i++) cpu_residents_drop(&c->residents, c->wanted[i]);
     return false;
 }
