@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 enum { READ_REPEATS = 5, MAX_READERS = 64, READ_LEAST = 64 << 20 };
 
@@ -82,7 +83,26 @@ typedef struct figures {
     bool wants_ops;
     weft_profile_row op[OPS_MAX]; /* of the decoded tokens */
     size_t n_ops;
+    weft_expert_counts experts; /* of the decoded tokens */
+    size_t resident;            /* bytes, at the most so far */
 } figures;
+
+static weft_expert_counts counted_since(const weft_model *model, const weft_expert_counts *before)
+{
+    weft_expert_counts c = weft_model_expert_counts(model);
+    c.hits -= before->hits;
+    c.misses -= before->misses;
+    c.read_bytes -= before->read_bytes;
+    c.guesses -= before->guesses;
+    c.right -= before->right;
+    return c;
+}
+
+static size_t most_resident(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) ? 0 : (size_t)usage.ru_maxrss << 10;
+}
 
 static void ops_take(weft_profile *profile, figures *out)
 {
@@ -117,6 +137,7 @@ static weft_status measure(weft_model *model, size_t n_prompt, size_t n_decode, 
     if (!status && weft_timeline_pending(timeline))
         status = weft_timeline_evaluate(timeline, NULL, NULL, err);
     weft_profile *profile = NULL;
+    const weft_expert_counts before = weft_model_expert_counts(model);
     if (!status && out->wants_ops) status = weft_profile_begin(&profile, model, err);
     begin = weft_monotonic_ns();
     for (size_t i = 0; i < n_decode && !status; i++) {
@@ -126,6 +147,8 @@ static weft_status measure(weft_model *model, size_t n_prompt, size_t n_decode, 
     out->decode = (double)n_decode / ((double)(weft_monotonic_ns() - begin) / 1e9);
     if (profile) ops_take(profile, out);
     weft_profile_end(profile);
+    out->experts = counted_since(model, &before);
+    out->resident = most_resident();
     weft_timeline_close(timeline);
     free(ids);
     return status;
@@ -206,6 +229,28 @@ static void ops_json(const figures *speed, size_t n_decode, cJSON *line)
     cJSON_AddNumberToObject(line, "outside_ns_per_token", outside_ns(speed, n_decode));
 }
 
+static double share(int64_t part, int64_t rest)
+{
+    return part + rest > 0 ? (double)part / (double)(part + rest) : 0;
+}
+
+static void experts_json(const weft_expert_counts *c, size_t n_decode, cJSON *line)
+{
+    cJSON *experts = cJSON_AddObjectToObject(line, "experts");
+    cJSON_AddNumberToObject(experts, "hit_rate", share(c->hits, c->misses));
+    cJSON_AddNumberToObject(experts, "read_bytes_per_token", (double)c->read_bytes / (double)n_decode);
+    cJSON_AddNumberToObject(experts, "guessed_of_missed", share(c->right, c->misses - c->right));
+    cJSON_AddNumberToObject(experts, "right_of_guessed", share(c->right, c->guesses - c->right));
+}
+
+static void experts_print(const weft_expert_counts *c, size_t n_decode)
+{
+    printf("experts: %.0f %% were in memory, %.1f MB a token read from the file; of those missed %.0f %% were "
+           "guessed, of the guesses %.0f %% were right\n",
+           100 * share(c->hits, c->misses), (double)c->read_bytes / (double)n_decode / 1e6,
+           100 * share(c->right, c->misses - c->right), 100 * share(c->right, c->guesses - c->right));
+}
+
 weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *err)
 {
     size_t n_prompt = (size_t)weft_option_int(o, OPT_PROMPT_TOKENS),
@@ -228,7 +273,7 @@ weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *e
     size_t plain = info->step_bytes < in_memory ? info->step_bytes : in_memory;
     if (!status) status = plain_read(plain, info->threads, &read, err);
     if (!status) {
-        double share = read > 0 ? speed.decode * (double)info->step_bytes / read : 0;
+        double read_share = read > 0 ? speed.decode * (double)info->step_bytes / read : 0;
         if (weft_option_flag(o, OPT_JSON)) {
             cJSON *line = cJSON_CreateObject();
             cJSON_AddStringToObject(line, "backend", info->backend);
@@ -237,18 +282,21 @@ weft_status cmd_model_bench(const weft_options *o, int *exit_code, weft_error *e
             cJSON_AddNumberToObject(line, "prefill_tokens_per_second", speed.prefill);
             cJSON_AddNumberToObject(line, "decode_tokens_per_second", speed.decode);
             cJSON_AddNumberToObject(line, "read_bytes_per_second", read);
-            cJSON_AddNumberToObject(line, "read_share", share);
+            cJSON_AddNumberToObject(line, "read_share", read_share);
             if (batch) {
                 weft_json_add_int(line, "batch", (int64_t)batch);
                 cJSON_AddNumberToObject(line, "batch_tokens_per_second", together);
             }
+            weft_json_add_int(line, "resident_bytes", (int64_t)speed.resident);
+            if (info->file_experts) experts_json(&speed.experts, n_decode, line);
             if (speed.wants_ops) ops_json(&speed, n_decode, line);
             status = print_json(line, err);
         } else {
             printf("%s, %d threads, %zu MiB of weights\nprefill %zu tokens: %.1f tokens/s\n"
                    "decode %zu tokens at %zu: %.1f tokens/s, %.0f %% of a plain read (%.1f GB/s)\n",
                    info->backend, info->threads, info->weight_bytes >> 20, n_prompt, speed.prefill,
-                   n_decode, depth, speed.decode, 100 * share, read / 1e9);
+                   n_decode, depth, speed.decode, 100 * read_share, read / 1e9);
+            if (info->file_experts) experts_print(&speed.experts, n_decode);
             if (batch)
                 printf("decode of %zu timelines at once: %.1f tokens/s, %.2f times one\n", batch,
                        together, together / speed.decode);

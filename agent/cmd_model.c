@@ -84,26 +84,31 @@ weft_status cmd_model_rm(const weft_options *o, int *exit_code, weft_error *err)
 
 /* What a run takes: fixed + tokens / 1,000 * per_thousand. */
 typedef struct needs {
-    size_t fixed; /* the weights in memory, scratch, and the program with its vocabulary */
+    size_t fixed; /* the weights in memory, the pool of experts, scratch, and the program with its vocabulary */
     size_t per_thousand;
 } needs;
 
 static needs needs_of(const weft_model *model, size_t program)
 {
     const size_t one = weft_model_memory(model, 64000), two = weft_model_memory(model, 128000);
-    return (needs){weft_model_get_info(model)->weight_bytes + weft_model_memory(model, 0) + program,
+    const weft_model_info *info = weft_model_get_info(model);
+    return (needs){info->weight_bytes + info->pool_bytes + weft_model_memory(model, 0) + program,
                    (two - one) / 64};
 }
 
 static void describe(const weft_model_info *info, const char *sha256, const char *dialect,
                      const needs *n, size_t disk)
 {
+    char pool[160] = "";
+    if (info->pool_bytes)
+        snprintf(pool, sizeof pool, "; %zu of %zu experts at a time in %.0f MB", info->pool_experts,
+                 info->file_experts, (double)info->pool_bytes / 1e6);
     printf(
         "name          %s\npath          %s\nSHA-256       %s\narchitecture  %s\nquantisation  %s\n"
         "parameters    %.0f M\nvocabulary    %lld\nlayers        %lld\nwidth         %lld\nheads   "
         "      %lld (%lld KV)\n"
         "context       %lld\ntokenizer     %s %s\ndialect       %s\nfile          %.0f MB\n"
-        "memory        %.0f MB of weights, %.0f MB of them left in the file\n"
+        "memory        %.0f MB of weights, %.0f MB of them left in the file%s\n"
         "              %.0f MB for a run of 1,000 tokens, %.1f MB for each further 1,000 (KV %s)\n"
         "disk          %.1f MB per 1,000 tokens, shared by forks and runs with the same beginning\n",
         info->name, info->path, sha256, info->architecture, info->quantisation,
@@ -111,7 +116,7 @@ static void describe(const weft_model_info *info, const char *sha256, const char
         (long long)info->n_embd, (long long)info->n_head, (long long)info->n_head_kv,
         (long long)info->context_length, info->tokenizer, info->pre, dialect,
         (double)info->file_bytes / 1e6, (double)(info->weight_bytes + info->mapped_bytes) / 1e6,
-        (double)info->mapped_bytes / 1e6, (double)(n->fixed + n->per_thousand) / 1e6,
+        (double)info->mapped_bytes / 1e6, pool, (double)(n->fixed + n->per_thousand) / 1e6,
         (double)n->per_thousand / 1e6, weft_kv_type_name(info->kv_type), (double)disk / 1e6);
 }
 
@@ -120,6 +125,10 @@ static void add_needs(cJSON *out, const weft_model_info *info, const needs *n)
     cJSON *memory = cJSON_AddObjectToObject(out, "memory");
     weft_json_add_int(memory, "weight_bytes", (int64_t)info->weight_bytes);
     weft_json_add_int(memory, "mapped_bytes", (int64_t)info->mapped_bytes);
+    weft_json_add_int(memory, "pool_bytes", (int64_t)info->pool_bytes);
+    weft_json_add_int(memory, "pool_experts", (int64_t)info->pool_experts);
+    weft_json_add_int(memory, "file_experts", (int64_t)info->file_experts);
+    if (info->least_bytes) weft_json_add_int(memory, "least_bytes", (int64_t)info->least_bytes);
     weft_json_add_int(memory, "fixed_bytes", (int64_t)n->fixed);
     weft_json_add_int(memory, "bytes_per_1000_tokens", (int64_t)n->per_thousand);
 }

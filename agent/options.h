@@ -73,7 +73,7 @@ typedef enum weft_option_kind { KIND_FLAG, KIND_TEXT, KIND_INT, KIND_REAL, KIND_
     X(ISA, "isa", 0, KIND_TEXT, "NAME", V_ENGINE, true, "",                                        \
       "scalar, avx2, avx512 or amx; default: the best of this CPU")                                \
     X(MEMORY, "memory", 0, KIND_TEXT, "auto|SIZE", V_ENGINE | V(MODEL_INFO), true, "auto",         \
-      "most memory for weights (16G); the others stay in the file, slower; auto: what is free")    \
+      "most that the process may hold (16G); other weights stay in the file, slower; auto: what is free")    \
     X(CTX, "ctx", 0, KIND_INT, "N", V_ENGINE, true, "0",                                           \
       "most tokens on the timeline; 0: what the model was trained for")                            \
     X(KV_TYPE, "kv-type", 0, KIND_TEXT, "f16|f32|q8_0", V_ENGINE | V(MODEL_INFO), true, "f16",     \

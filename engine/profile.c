@@ -177,6 +177,12 @@ static void experts_soon(weft_backend *b, const weft_experts *w, const weft_pick
     count(p, EXPERTS, begin, 0);
 }
 
+static void experts_counts(const weft_backend *b, weft_expert_counts *out)
+{
+    const struct weft_profile *p = (const struct weft_profile *)(const void *)b;
+    p->ops->experts_counts(p->backend, out);
+}
+
 static weft_status failure(weft_backend *b, weft_error *err)
 {
     struct weft_profile *p = profile_of(b);
@@ -201,7 +207,7 @@ weft_status weft_profile_begin(weft_profile **out, weft_model *model, weft_error
     p->timed.reserve = NULL;
     p->timed.reserve_experts = NULL;
     p->timed.experts_pool = NULL;
-    p->timed.experts_counts = NULL;
+    if (p->ops->experts_counts) p->timed.experts_counts = experts_counts;
     p->timed.scratch_bytes = NULL;
     p->timed.failure = failure;
     if (p->ops->experts_soon) p->timed.experts_soon = experts_soon;

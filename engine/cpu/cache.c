@@ -66,7 +66,7 @@ weft_status cpu_cache_new(weft_backend *b, const weft_weight *const stack[CPU_PA
         const weft_weight *w = stack[k];
         c->stack[k] = *w;
         c->expert_bytes += w->rows * w->row_bytes;
-        c->run[k] = cpu_min(w->tiles, cpu_max(1, CPU_READ_BYTES / (w->row_bytes * CPU_ROWS)));
+        c->run[k] = cpu_weight_run(w);
         c->runs[k] = cpu_divide_up(w->tiles, c->run[k]);
         rows = cpu_max(rows, c->run[k] * CPU_ROWS * w->row_bytes);
     }
@@ -112,16 +112,18 @@ static void read_item(void *context, uint32_t item, int thread)
     cpu_weight_pack(w, expert, from, to, rows, out);
 }
 
-bool cpu_cache_load(cpu_cache *c, const cpu_group *group, size_t n)
+bool cpu_cache_load(cpu_cache *c, const cpu_group *group, size_t n, bool all)
 {
+    size_t wanted = 0;
     cpu_residents_wave(&c->residents);
     for (size_t i = 0; i < n; i++) {
-        c->wanted[i] = group[i].expert;
+        if (!all && !cpu_residents_admit(&c->residents, group[i].expert)) continue;
+        c->wanted[wanted++] = group[i].expert;
         (void)cpu_residents_take(&c->residents, group[i].expert);
     }
-    const size_t items = n * (c->runs[0] + c->runs[1] + c->runs[2]);
+    const size_t items = wanted * (c->runs[0] + c->runs[1] + c->runs[2]);
     cpu_pool_run(c->backend->pool, read_item, c, (uint32_t)items);
     if (!atomic_load(&c->backend->failed)) return true;
-    for (size_t i = 0; i < n; i++) cpu_residents_drop(&c->residents, c->wanted[i]);
+    for (size_t i = 0; i < wanted; i++) cpu_residents_drop(&c->residents, c->wanted[i]);
     return false;
 }

@@ -27,8 +27,8 @@ void cpu_cache_free(cpu_cache *cache);
 
 /* Tells the kernel that an expert will be read, if it is in no slot. */
 void cpu_cache_ahead(const cpu_cache *cache, size_t expert);
-/* Reads n experts, none of which has a slot, by all threads: n <= n_slot. False: a read failed, as is noted, and none
- * of them has a slot. */
-bool cpu_cache_load(cpu_cache *cache, const cpu_group *group, size_t n);
+/* Reads n experts, none of which has a slot, by all threads: n <= n_slot. Not `all`: those that are worth less than
+ * whoever would have to go are left out. False: a read failed, as is noted, and none of them has a slot. */
+bool cpu_cache_load(cpu_cache *cache, const cpu_group *group, size_t n, bool all);
 
 #endif

@@ -123,6 +123,8 @@ void cpu_weight_ahead(const weft_weight *w, size_t matrix);
 /* n bytes of a tensor from byte `at` on: where they lie, or read into room. What cannot be read counts as 0 and is
  * noted as a failure. */
 const uint8_t *cpu_read(weft_backend *b, const weft_tensor *t, size_t at, size_t n, uint8_t *room);
+/* Tiles whose rows are read at once, some 256 KiB of them. */
+size_t cpu_weight_run(const weft_weight *w);
 /* Packs tiles [from, to); `rows` has room for their rows. */
 void cpu_weight_pack(const weft_weight *w, size_t matrix, size_t from, size_t to, uint8_t *rows,
                      uint8_t *out);

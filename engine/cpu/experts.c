@@ -9,8 +9,9 @@
  * Floor of decode: the read of the chosen experts. The five steps are four forks at most.
  *
  * Experts in the file come through a cache (cache.c). Those that it has are computed first; those that it lacks
- * follow in waves, and while one wave is computed the kernel reads for the next. A wave is as many experts as a
- * token takes: with more at once, a prompt would drive out what it will want again.
+ * follow in waves, and while one wave is computed the kernel reads for the next. Where a token takes few experts,
+ * each gets a slot. A prompt goes through most of them, and those it lacks are worth a slot only if they are worth
+ * more than who is there; the others are packed tile by tile where they are multiplied with.
  */
 #include "engine/cpu/cache.h"
 #include "engine/cpu/product.h"
@@ -221,10 +222,11 @@ static void set_products(call *c)
     const size_t n_embd = c->w->gate->columns, n_ff = c->w->gate->rows;
     for (size_t i = c->from; i < c->from + c->wave; i++) {
         cpu_group *g = &s->group[i];
-        const size_t matrix = cache ? cache->residents.slot_of[g->expert] : g->expert;
-        g->w[0] = cache ? &cache->slots[0] : c->w->gate;
-        g->w[1] = cache ? &cache->slots[1] : c->w->up;
-        g->w[2] = cache ? &cache->slots[2] : c->w->down;
+        const bool in_slot = cache && cache->residents.slot_of[g->expert] != CPU_NO_SLOT;
+        const size_t matrix = in_slot ? cache->residents.slot_of[g->expert] : g->expert;
+        g->w[0] = in_slot ? &cache->slots[0] : c->w->gate;
+        g->w[1] = in_slot ? &cache->slots[1] : c->w->up;
+        g->w[2] = in_slot ? &cache->slots[2] : c->w->down;
         g->y[0] = s->hidden + g->row * n_ff;
         g->y[1] = s->gathered + g->row * n_embd;
         g->up = (cpu_product){.b = c->b,
@@ -251,7 +253,7 @@ static void set_products(call *c)
                                 .floats = s->floats + g->panel * CPU_WIDTH * n_ff};
         cpu_product_begin(&g->up);
         cpu_product_begin(&g->down);
-        for (int k = 0; k < CPU_PARTS; k++) cpu_weight_ahead(g->w[k], g->expert);
+        for (int k = 0; k < CPU_PARTS && !cache; k++) cpu_weight_ahead(g->w[k], g->expert);
     }
 }
 
@@ -368,13 +370,14 @@ static void count(call *c)
 
 static void run_cached(call *c)
 {
+    enum { FEW = 8 }; /* tokens of a decoding call */
     cpu_cache *cache = c->w->gate->cache;
     count(c);
     announce(c, c->hits);
     run_wave(c, 0, c->hits);
     for (size_t from = c->hits, n; from < c->groups; from += n) {
         n = next_wave(c, from);
-        if (!cpu_cache_load(cache, c->b->experts.group + from, n)) return; /* the pass is worth nothing */
+        if (!cpu_cache_load(cache, c->b->experts.group + from, n, c->n <= FEW)) return; /* the pass is worth nothing */
         announce(c, from + n);
         run_wave(c, from, n);
     }

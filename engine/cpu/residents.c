@@ -46,17 +46,28 @@ void cpu_residents_use(cpu_residents *r, size_t expert)
     r->worth[expert] = now + log2(1 + exp2(r->worth[expert] - now));
 }
 
-size_t cpu_residents_take(cpu_residents *r, size_t expert)
+/* Of those not taken in this wave: a free slot, or that of least worth; n_slot: all are taken. */
+static size_t least_slot(const cpu_residents *r)
 {
     size_t best = r->n_slot;
     for (size_t s = 0; s < r->n_slot; s++) {
         if (r->wave_of[s] == r->wave) continue;
-        if (r->expert_of[s] == CPU_NO_SLOT) {
-            best = s;
-            break;
-        }
+        if (r->expert_of[s] == CPU_NO_SLOT) return s;
         if (best == r->n_slot || r->worth[r->expert_of[s]] < r->worth[r->expert_of[best]]) best = s;
     }
+    return best;
+}
+
+bool cpu_residents_admit(const cpu_residents *r, size_t expert)
+{
+    const size_t slot = least_slot(r);
+    if (slot == r->n_slot) return false;
+    return r->expert_of[slot] == CPU_NO_SLOT || r->worth[r->expert_of[slot]] < r->worth[expert];
+}
+
+size_t cpu_residents_take(cpu_residents *r, size_t expert)
+{
+    const size_t best = least_slot(r);
     assert(r->slot_of[expert] == CPU_NO_SLOT && best < r->n_slot);
     if (r->expert_of[best] != CPU_NO_SLOT) r->slot_of[r->expert_of[best]] = CPU_NO_SLOT;
     r->expert_of[best] = (uint16_t)expert;

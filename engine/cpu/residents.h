@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CPU_HALF_LIFE = 64, CPU_NO_SLOT = UINT16_MAX, CPU_MOST_EXPERTS = UINT16_MAX - 1 };
+enum { CPU_HALF_LIFE = 32, CPU_NO_SLOT = UINT16_MAX, CPU_MOST_EXPERTS = UINT16_MAX - 1 };
 
 typedef struct cpu_residents {
     size_t n_expert, n_slot;
@@ -37,6 +37,8 @@ void cpu_residents_begin(cpu_residents *r);
 void cpu_residents_use(cpu_residents *r, size_t expert);
 /* A call may need more experts than there are slots: it goes in waves. Within a wave no slot is taken twice. */
 void cpu_residents_wave(cpu_residents *r);
+/* Whether there is a free slot, or one whose expert is worth less than this one. */
+bool cpu_residents_admit(const cpu_residents *r, size_t expert);
 /* The slot for an expert that has none: a free one, or that of the expert of least worth, which is out then.
  * At most n_slot a wave. */
 size_t cpu_residents_take(cpu_residents *r, size_t expert);

@@ -197,13 +197,19 @@ void cpu_weight_pack(const weft_weight *w, size_t matrix, size_t from, size_t to
                 out + r / CPU_ROWS * w->tile_bytes);
 }
 
+typedef struct pack_job {
+    const weft_weight *w;
+    size_t run, runs; /* tiles of an item; items of a matrix */
+} pack_job;
+
 static void pack_item(void *context, uint32_t item, int thread)
 {
-    const weft_weight *w = context;
-    const size_t tile = item % w->tiles;
-    cpu_weight_pack(w, item / w->tiles, tile, tile + 1,
+    const pack_job *job = context;
+    const weft_weight *w = job->w;
+    const size_t matrix = item / job->runs, from = item % job->runs * job->run;
+    cpu_weight_pack(w, matrix, from, cpu_min(from + job->run, w->tiles),
                     cpu_tile_room(w->backend, thread, 0) + w->backend->room_tile_bytes,
-                    (uint8_t *)w->memory.at + item * w->tile_bytes);
+                    (uint8_t *)w->memory.at + (matrix * w->tiles + from) * w->tile_bytes);
 }
 
 /* Everything but the place of the tiles; *out_bytes is what they would take repacked. */
@@ -288,12 +294,6 @@ weft_status cpu_room_grow(weft_backend *b, size_t tile, size_t row, weft_error *
     return WEFT_OK;
 }
 
-/* Room for two tiles a thread (gate's and up's) and the rows of each. */
-static weft_status grow_room(const weft_weight *w, weft_error *err)
-{
-    return cpu_room_grow(w->backend, w->tile_bytes, w->row_bytes * CPU_ROWS, err);
-}
-
 /* ---- weights in memory, weights left in the file ---- */
 
 weft_status cpu_weight_new(weft_backend *b, const weft_tensor *t, weft_weight **out,
@@ -302,7 +302,8 @@ weft_status cpu_weight_new(weft_backend *b, const weft_tensor *t, weft_weight **
     weft_weight whole;
     size_t want = 0;
     weft_status s = describe(b, t, &whole, &want, err);
-    if (!s) s = grow_room(&whole, err);
+    if (!s)
+        s = cpu_room_grow(b, whole.tile_bytes, cpu_weight_run(&whole) * CPU_ROWS * whole.row_bytes, err);
     if (s) return s;
     weft_weight *w = malloc(sizeof *w);
     whole.memory = w ? cpu_arena_take(&b->arena, want) : (cpu_memory){NULL, NULL};
@@ -312,7 +313,9 @@ weft_status cpu_weight_new(weft_backend *b, const weft_tensor *t, weft_weight **
                          want >> 20);
     }
     *w = whole;
-    cpu_pool_run(b->pool, pack_item, w, (uint32_t)(w->matrices * w->tiles));
+    pack_job job = {.w = w, .run = cpu_weight_run(w)};
+    job.runs = cpu_divide_up(w->tiles, job.run);
+    cpu_pool_run(b->pool, pack_item, &job, (uint32_t)(w->matrices * job.runs));
     w->data = w->memory.at;
     s = cpu_failure(b, err);
     if (s)
@@ -328,13 +331,18 @@ weft_status cpu_weight_map(weft_backend *b, const weft_tensor *t, weft_weight **
     weft_weight whole;
     size_t repacked = 0;
     weft_status s = describe(b, t, &whole, &repacked, err);
-    if (!s) s = grow_room(&whole, err);
+    if (!s) s = cpu_room_grow(b, whole.tile_bytes, whole.row_bytes * CPU_ROWS, err);
     if (s) return s;
     weft_weight *w = malloc(sizeof *w);
     if (!w) return weft_fail(err, WEFT_E_MEMORY, "tensor %s: out of memory", t->name);
     *w = whole;
     *out = w;
     return WEFT_OK;
+}
+
+size_t cpu_weight_run(const weft_weight *w)
+{
+    return cpu_min(w->tiles, cpu_max(1, CPU_READ_BYTES / (w->row_bytes * CPU_ROWS)));
 }
 
 void cpu_weight_ahead(const weft_weight *w, size_t matrix)

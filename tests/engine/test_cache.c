@@ -58,6 +58,12 @@ static void test_last_or_often(void **state) {
     free(often.memory);
 }
 
+static int count_in(const bool *in, int n) {
+    int sum = 0;
+    for (int i = 0; i < n; i++) sum += in[i];
+    return sum;
+}
+
 /* Against the sum of fading uses, computed anew for every expert and call: whoever must go is worth least. */
 static void test_against_the_sum(void **state) {
     enum { EXPERTS = 40, SLOTS = 11, CALLS = 3000, USED = 4 };
@@ -82,6 +88,8 @@ static void test_against_the_sum(void **state) {
             for (size_t e = 0; e < EXPERTS; e++)
                 if ((in[e] = has(&p, e))) least = fmin(least, sum[e]);
             cpu_residents_wave(&p.r);
+            const bool full = p.r.n_slot == (size_t)count_in(in, EXPERTS);
+            assert_int_equal(cpu_residents_admit(&p.r, expert[k]), !full || least < sum[expert[k]] * (1 - 1e-9));
             cpu_residents_take(&p.r, expert[k]);
             for (size_t e = 0; e < EXPERTS; e++) {
                 if (!in[e] || has(&p, e)) continue;
