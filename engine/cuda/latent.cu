@@ -198,7 +198,7 @@ INLINE void latent_attention(weft_kv_type type, const weft_cuda_latent_args *a, 
             slot[0] = r->max[threadIdx.x];
             slot[1] = r->sum[threadIdx.x];
         }
-        if (span + 1 < end) __syncthreads(); /* scores and states are written again */
+        /* Scores and states are written again only behind the barriers of latent_scores. */
     }
 }
 
