@@ -16,12 +16,12 @@
 #if __has_feature(address_sanitizer)
 #define WITH_ASAN
 #endif
-#if __has_feature(thread_sanitizer)
-#define WITH_TSAN
-#endif
 #endif
 #ifdef __SANITIZE_ADDRESS__
 #define WITH_ASAN
+#endif
+#ifdef WEFT_SHIM_RACES /* this file itself is not to be instrumented: its fibers share s */
+#define WITH_TSAN
 #endif
 #ifdef WITH_ASAN
 #include <sanitizer/common_interface_defs.h>
@@ -156,7 +156,13 @@ static void fiber_main(void)
 #ifdef WITH_ASAN
     __sanitizer_finish_switch_fiber(NULL, &s.main_stack, &s.main_stack_bytes);
 #endif
+#ifdef WITH_TSAN
+    __tsan_acquire(&s.args); /* what was before the launch */
+#endif
     s.kernel->call(s.args);
+#ifdef WITH_TSAN
+    __tsan_release(&s.running);
+#endif
     f->state = ENDED;
     s.running--;
     to_main(f);
@@ -342,13 +348,24 @@ static void *shared_new(size_t bytes)
     void *p = NULL;
     if (posix_memalign(&p, 16, bytes)) DIE("no memory for %zu shared bytes", bytes);
     memset(p, 0xff, bytes);
+#ifdef WITH_TSAN
+    __tsan_release(p); /* by the first thread that names it; the others see_shared */
+#endif
+    return p;
+}
+
+static void *see_shared(void *p)
+{
+#ifdef WITH_TSAN
+    __tsan_acquire(p);
+#endif
     return p;
 }
 
 void *shim_shared(const char *site, size_t bytes)
 {
     for (uint32_t i = 0; i < s.pieces; i++)
-        if (s.piece[i].site == site) return s.piece[i].memory;
+        if (s.piece[i].site == site) return see_shared(s.piece[i].memory);
     if (s.pieces == SITES) DIE("more than %d shared arrays", (int)SITES);
     s.piece[s.pieces] = (shared_piece){site, shared_new(bytes)};
     return s.piece[s.pieces++].memory;
@@ -357,7 +374,7 @@ void *shim_shared(const char *site, size_t bytes)
 void *shim_shared_rest(void)
 {
     if (!s.rest) s.rest = shared_new(s.rest_bytes);
-    return s.rest;
+    return see_shared(s.rest);
 }
 
 static void drop_shared(void)
@@ -395,6 +412,7 @@ static void run_block(void)
     }
     if (s.running > 0) say_stuck();
 #ifdef WITH_TSAN
+    __tsan_acquire(&s.running);
     for (uint32_t i = 0; i < s.threads; i++) __tsan_destroy_fiber(s.fiber[i].tsan);
 #endif
     drop_shared();
@@ -477,6 +495,7 @@ int weft_shim_launch(const char *kernel, const uint32_t grid[3], const uint32_t 
     shim_block_size = (shim_index){block[0], block[1], block[2]};
 #ifdef WITH_TSAN
     s.main_tsan = __tsan_get_current_fiber();
+    __tsan_release(&s.args);
 #endif
     order(list, (uint32_t)blocks);
     for (uint64_t i = 0; i < blocks; i++) {
