@@ -126,11 +126,11 @@ typedef struct query_state {
     float sum[PARTS];
 } query_state;
 
-/* exp(score - max) in place, by one warp. Fills max and sum of this span alone. */
-INLINE void softmax_of_span(float *score, query_state *s)
+/* exp(score - max) in place, by one warp. Returns the largest score; lane i < 16 has part i of the sum. */
+INLINE float softmax_of_span(float *score, float *out_sum)
 {
     const uint32_t lane = threadIdx.x % WARP;
-    float max = -INFINITY;
+    float max = -INFINITY, sum = 0;
     for (uint32_t p = lane; p < SPAN; p += WARP) max = max > score[p] ? max : score[p];
     UNROLL
     for (int o = 16; o > 0; o >>= 1) {
@@ -139,23 +139,21 @@ INLINE void softmax_of_span(float *score, query_state *s)
     }
     for (uint32_t p = lane; p < SPAN; p += WARP) score[p] = exp_of(score[p] - max);
     __syncwarp();
-    s->max = max;
-    if (lane < PARTS) {
-        float sum = 0;
+    if (lane < PARTS)
         for (uint32_t p = lane; p < SPAN; p += PARTS) sum += score[p];
-        s->sum[lane] = sum;
-    }
+    *out_sum = sum;
+    return max;
 }
 
-/* The span's state into the sums so far; is_first: they are what the span came to. One warp. */
-INLINE void merge_state(bool is_first, const query_state *span, query_state *total)
+/* The span's largest score and a lane's part of its sum into those so far; is_first: there are none. One warp. */
+INLINE void merge_state(bool is_first, float span_max, float span_sum, query_state *total)
 {
     const uint32_t lane = threadIdx.x % WARP;
-    const float max = is_first || span->max > total->max ? span->max : total->max;
-    const float before = is_first ? 0 : exp_of(total->max - max), now = exp_of(span->max - max);
+    const float max = is_first || span_max > total->max ? span_max : total->max;
+    const float before = is_first ? 0 : exp_of(total->max - max), now = exp_of(span_max - max);
     __syncwarp(); /* all have read total->max */
     if (lane < PARTS)
-        total->sum[lane] = is_first ? span->sum[lane] : total->sum[lane] * before + span->sum[lane] * now;
+        total->sum[lane] = is_first ? span_sum : total->sum[lane] * before + span_sum * now;
     if (lane == 0) {
         total->max = max;
         total->before = before;
@@ -243,9 +241,9 @@ INLINE void values_of_span(weft_kv_type type, const weft_cuda_attention_args *a,
 
 /* ---- kernels ---- */
 
-/* rest: q [key_dim][most], score [most][SPAN]; span_state, total: [most] */
+/* rest: q [key_dim][most], score [most][SPAN]; total [most] */
 INLINE void attention(weft_kv_type type, int most, const weft_cuda_attention_args *a, float *rest,
-                      query_state *span_state, query_state *total)
+                      query_state *total)
 {
     const query_block b = queries_of(a, (uint32_t)most);
     float *const q = rest, *const score = rest + a->kv.key_dim * (uint32_t)most;
@@ -264,9 +262,9 @@ INLINE void attention(weft_kv_type type, int most, const weft_cuda_attention_arg
             const uint32_t token = b.token + i / b.heads;
             const int64_t own = first_position(a, token) / SPAN;
             if (span < own || span > a->row[token].position / SPAN) continue;
-            softmax_of_span(score + i * SPAN, &span_state[i]);
-            __syncwarp();
-            merge_state(a->slot || span == own, &span_state[i], &total[i]);
+            float sum;
+            const float max = softmax_of_span(score + i * SPAN, &sum);
+            merge_state(a->slot || span == own, max, sum, &total[i]);
         }
         __syncthreads();
         values_of_span(type, a, &b, span, score, total);
@@ -285,9 +283,8 @@ INLINE void attention(weft_kv_type type, int most, const weft_cuda_attention_arg
     KERNEL(attention_##name##_##most, ATTENTION_THREADS, weft_cuda_attention_args)                   \
     {                                                                                              \
         SHARED_REST(float, rest);                                                                  \
-        SHARED(query_state, span_state, most);                                                     \
         SHARED(query_state, total, most);                                                          \
-        attention(type, most, &a, rest, span_state, total);                                        \
+        attention(type, most, &a, rest, total);                                                    \
     }
 ATTENTION(f32, WEFT_KV_F32, 8)
 ATTENTION(f32, WEFT_KV_F32, 16)

@@ -134,12 +134,6 @@ INLINE float warp_sum(float v)
     for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(ALL, v, o);
     return v;
 }
-INLINE int32_t warp_sum_int(int32_t v)
-{
-    UNROLL
-    for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(ALL, v, o);
-    return v;
-}
 INLINE uint32_t warp_max(uint32_t v)
 {
     UNROLL

@@ -34,13 +34,12 @@ INLINE uint32_t take_best(const float *value, uint32_t n, uint32_t *taken)
     return index;
 }
 
-/* Scores into p in place, by a warp; returns what a softmax is still to be divided by. */
+/* Scores into p in place, by a warp, each lane its own; returns what a softmax is still to be divided by. */
 INLINE float gate_scores(const weft_cuda_route_args *a, float *p, float *part)
 {
     const uint32_t lane = threadIdx.x % WARP, n = a->n_expert;
     if (a->sigmoid) {
         for (uint32_t e = lane; e < n; e += WARP) p[e] = 1 / (1 + exp_of(0 - p[e]));
-        __syncwarp();
         return 1;
     }
     float max = p[lane < n ? lane : 0];
@@ -66,11 +65,10 @@ INLINE float gate_scores(const weft_cuda_route_args *a, float *p, float *part)
     const float sum = (v[0] + v[2]) + (v[1] + v[3]);
     if (!a->bias) return sum;
     for (uint32_t e = lane; e < n; e += WARP) p[e] /= sum;
-    __syncwarp();
     return 1;
 }
 
-/* What the groups of experts are chosen by. */
+/* What the groups of experts are chosen by: a lane has those that take_best asks it for. */
 INLINE void score_groups(const weft_cuda_route_args *a, const float *choice, float *group)
 {
     const uint32_t size = a->n_expert / a->n_group;
@@ -83,7 +81,6 @@ INLINE void score_groups(const weft_cuda_route_args *a, const float *choice, flo
         }
         group[g] = a->sigmoid && size > 1 ? first + second : first;
     }
-    __syncwarp();
 }
 
 /* A warp a token. */

@@ -3,7 +3,7 @@
  *
  * A thread block has 32 heads of a token and spans of 128 positions (or places of the selection). Scores: 32
  * dims of the span's rows at a time in shared memory, a thread has 4 heads by 4 positions. Values: a warp has 8
- * heads, a lane up to 8 dims, straight from the pages. Then the span is merged into what came before, or left
+ * heads, a lane 4 dims at a time, straight from the pages. Then the span is merged into what came before, or left
  * for latent_merge.
  *
  * Floor: 2 * heads * (2 latent + rope) float32 operations a position: dense attention at 128 heads is bound by
@@ -19,7 +19,7 @@ enum {
     K_STRIDE = LATENT_SPAN + 4,      /* floats from one dim to the next */
     S_STRIDE = LATENT_HEADS + 4,     /* floats from one position's scores to the next */
     VALUE_HEADS = 8,                 /* of a thread */
-    VALUE_DIMS = 8                   /* of a thread, 32 apart */
+    VALUE_DIMS = 4                   /* of a thread, 32 apart; 8 would spill */
 };
 
 /* A block's shared memory. */
@@ -155,14 +155,11 @@ INLINE void keep_latent(const weft_cuda_latent_args *a, uint32_t token, uint32_t
     }
 }
 
-INLINE void latent_values(weft_kv_type type, const weft_cuda_latent_args *a, uint32_t token, uint32_t head,
-                          uint32_t span, uint32_t n, bool is_last, const latent_room *r)
+/* Dims d, d + 32 .. of 8 heads, from `first` of the block's on. */
+INLINE void add_latent(weft_kv_type type, const weft_cuda_latent_args *a, uint32_t token, uint32_t span,
+                       uint32_t n, uint32_t first, uint32_t d, const latent_room *r,
+                       float sum[VALUE_HEADS][VALUE_DIMS])
 {
-    const uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const uint32_t first = warp % 4 * VALUE_HEADS, d = warp / 4 * VALUE_DIMS * WARP + lane;
-    float sum[VALUE_HEADS][VALUE_DIMS];
-    UNROLL
-    for (int i = 0; i < VALUE_HEADS * VALUE_DIMS; i++) sum[i / VALUE_DIMS][i % VALUE_DIMS] = 0;
     NO_UNROLL
     for (uint32_t j = 0; j < n; j++) {
         uint32_t at;
@@ -178,7 +175,20 @@ INLINE void latent_values(weft_kv_type type, const weft_cuda_latent_args *a, uin
             for (uint32_t i = 0; i < VALUE_HEADS; i++) sum[i][k] = fmaf(w[i], v, sum[i][k]);
         }
     }
-    keep_latent(a, token, head, first, d, span, is_last, r, sum);
+}
+
+INLINE void latent_values(weft_kv_type type, const weft_cuda_latent_args *a, uint32_t token, uint32_t head,
+                          uint32_t span, uint32_t n, bool is_last, const latent_room *r)
+{
+    const uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, first = warp % 4 * VALUE_HEADS;
+    NO_UNROLL
+    for (uint32_t from = warp / 4 * VALUE_DIMS * WARP; from < a->latent_dim; from += 2 * VALUE_DIMS * WARP) {
+        float sum[VALUE_HEADS][VALUE_DIMS];
+        UNROLL
+        for (int i = 0; i < VALUE_HEADS * VALUE_DIMS; i++) sum[i / VALUE_DIMS][i % VALUE_DIMS] = 0;
+        add_latent(type, a, token, span, n, first, from + lane, r, sum);
+        keep_latent(a, token, head, first, from + lane, span, is_last, r, sum);
+    }
 }
 
 INLINE void latent_attention(weft_kv_type type, const weft_cuda_latent_args *a, const latent_room *r)
@@ -198,7 +208,7 @@ INLINE void latent_attention(weft_kv_type type, const weft_cuda_latent_args *a, 
             slot[0] = r->max[threadIdx.x];
             slot[1] = r->sum[threadIdx.x];
         }
-        if (span + 1 < end) __syncthreads(); /* scores and states are written again */
+        /* Scores and states are written again only behind the barriers of latent_scores. */
     }
 }
 

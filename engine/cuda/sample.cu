@@ -95,7 +95,7 @@ INLINE void sum_blocks(const weft_cuda_draw *draw, const float *logit, uint32_t 
             for (uint32_t i = even; i < count; i++) s += (double)w[i];
             sum[b] = s;
         }
-        __syncwarp(); /* the weights are written again */
+        /* Weights are written again once all lanes have read theirs; the rest is of the last block alone. */
     }
 }
 

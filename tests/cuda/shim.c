@@ -16,12 +16,12 @@
 #if __has_feature(address_sanitizer)
 #define WITH_ASAN
 #endif
-#if __has_feature(thread_sanitizer)
-#define WITH_TSAN
-#endif
 #endif
 #ifdef __SANITIZE_ADDRESS__
 #define WITH_ASAN
+#endif
+#ifdef WEFT_SHIM_RACES /* this file itself is not to be instrumented: its fibers share s */
+#define WITH_TSAN
 #endif
 #ifdef WITH_ASAN
 #include <sanitizer/common_interface_defs.h>
@@ -60,7 +60,7 @@ typedef struct fiber {
 /* Two banks: a lane may be one exchange ahead of those that still read the last one, not two. */
 typedef struct warp {
     uint64_t word[2][WORDS][LANES];
-    uint32_t arrived, bank;
+    uint32_t ready, arrived, bank; /* ready, arrived: a bit a lane */
     const shim_site *at;
 } warp;
 
@@ -75,6 +75,7 @@ static struct {
     fiber fiber[MOST_THREADS];
     warp warp[MOST_WARPS];
     shared_piece piece[SITES];
+    uint32_t warp_order[MOST_WARPS];
     uint32_t pieces, threads, running, waiting;
     size_t shared_bytes, rest_bytes;
     void *rest;
@@ -155,11 +156,23 @@ static void fiber_main(void)
 #ifdef WITH_ASAN
     __sanitizer_finish_switch_fiber(NULL, &s.main_stack, &s.main_stack_bytes);
 #endif
+#ifdef WITH_TSAN
+    __tsan_acquire(&s.args); /* what was before the launch */
+#endif
     s.kernel->call(s.args);
+#ifdef WITH_TSAN
+    __tsan_release(&s.running);
+#endif
     f->state = ENDED;
     s.running--;
     to_main(f);
     abort(); /* never resumed */
+}
+
+static void make_ready(fiber *f)
+{
+    f->state = READY;
+    s.warp[f->index / LANES].ready |= UINT32_C(1) << f->index % LANES;
 }
 
 static void fiber_start(fiber *f, uint32_t index)
@@ -175,13 +188,47 @@ static void fiber_start(fiber *f, uint32_t index)
     *--top = (void *)(uintptr_t)fiber_main;
     for (int i = 0; i < 6; i++) *--top = NULL;
     f->stack_pointer = top;
-    f->state = READY;
     f->index = index;
     f->thread = (shim_index){index % shim_block_size.x, index / shim_block_size.x % shim_block_size.y,
                              index / shim_block_size.x / shim_block_size.y};
 #ifdef WITH_TSAN
     f->tsan = __tsan_create_fiber(0);
 #endif
+    make_ready(f);
+}
+
+/* ---- who goes next ---- */
+
+static uint32_t random_below(uint32_t n)
+{
+    s.random = s.random * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)((s.random >> 33) % n);
+}
+
+/* Numbers 0..n-1 in the order of the seed. */
+static void order(uint32_t *list, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) list[i] = s.seed == 1 ? n - 1 - i : i;
+    for (uint32_t i = n; s.seed > 1 && i > 1; i--) {
+        const uint32_t j = random_below(i), t = list[i - 1];
+        list[i - 1] = list[j];
+        list[j] = t;
+    }
+}
+
+/* The first warp in order that can go on, as far as it can: so one is ahead of the others by all that no barrier
+ * forbids. -1: none can. */
+static int next_fiber(void)
+{
+    for (uint32_t i = 0; i < s.threads / LANES; i++) {
+        warp *w = &s.warp[s.warp_order[i]];
+        if (!w->ready) continue;
+        uint32_t lane = s.seed == 0 ? 0 : s.seed == 1 ? LANES - 1 : random_below(LANES);
+        while (!(w->ready >> lane & 1)) lane = (lane + (s.seed == 1 ? LANES - 1 : 1)) % LANES;
+        w->ready &= ~(UINT32_C(1) << lane);
+        return (int)(s.warp_order[i] * LANES + lane);
+    }
+    return -1;
 }
 
 /* ---- barriers and exchanges ---- */
@@ -215,7 +262,8 @@ void shim_barrier(const shim_site *at)
     } else {
         s.waiting = 0;
         for (uint32_t i = 0; i < s.threads; i++)
-            if (s.fiber[i].state == AT_BARRIER) s.fiber[i].state = READY;
+            if (s.fiber[i].state == AT_BARRIER) make_ready(&s.fiber[i]);
+        order(s.warp_order, s.threads / LANES);
     }
 #ifdef WITH_TSAN
     __tsan_acquire(&s.waiting);
@@ -249,7 +297,7 @@ static uint32_t meet(uint32_t mask, const uint64_t *word, int n, const shim_site
         w->arrived = 0;
         w->bank ^= 1;
         for (uint32_t i = f->index - lane; i < f->index - lane + LANES; i++)
-            if (s.fiber[i].state == IN_EXCHANGE) s.fiber[i].state = READY;
+            if (s.fiber[i].state == IN_EXCHANGE) make_ready(&s.fiber[i]);
     }
 #ifdef WITH_TSAN
     __tsan_acquire(w);
@@ -300,13 +348,24 @@ static void *shared_new(size_t bytes)
     void *p = NULL;
     if (posix_memalign(&p, 16, bytes)) DIE("no memory for %zu shared bytes", bytes);
     memset(p, 0xff, bytes);
+#ifdef WITH_TSAN
+    __tsan_release(p); /* by the first thread that names it; the others see_shared */
+#endif
+    return p;
+}
+
+static void *see_shared(void *p)
+{
+#ifdef WITH_TSAN
+    __tsan_acquire(p);
+#endif
     return p;
 }
 
 void *shim_shared(const char *site, size_t bytes)
 {
     for (uint32_t i = 0; i < s.pieces; i++)
-        if (s.piece[i].site == site) return s.piece[i].memory;
+        if (s.piece[i].site == site) return see_shared(s.piece[i].memory);
     if (s.pieces == SITES) DIE("more than %d shared arrays", (int)SITES);
     s.piece[s.pieces] = (shared_piece){site, shared_new(bytes)};
     return s.piece[s.pieces++].memory;
@@ -315,7 +374,7 @@ void *shim_shared(const char *site, size_t bytes)
 void *shim_shared_rest(void)
 {
     if (!s.rest) s.rest = shared_new(s.rest_bytes);
-    return s.rest;
+    return see_shared(s.rest);
 }
 
 static void drop_shared(void)
@@ -329,23 +388,6 @@ static void drop_shared(void)
 
 /* ---- launches ---- */
 
-static uint32_t random_below(uint32_t n)
-{
-    s.random = s.random * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)((s.random >> 33) % n);
-}
-
-/* Numbers 0..n-1 in the order of the seed. */
-static void order(uint32_t *list, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++) list[i] = s.seed == 1 ? n - 1 - i : i;
-    for (uint32_t i = n; s.seed > 1 && i > 1; i--) {
-        const uint32_t j = random_below(i), t = list[i - 1];
-        list[i - 1] = list[j];
-        list[j] = t;
-    }
-}
-
 static void say_stuck(void)
 {
     for (uint32_t i = 0; i < s.threads; i++)
@@ -356,26 +398,21 @@ static void say_stuck(void)
 
 static void run_block(void)
 {
-    static uint32_t list[MOST_THREADS];
     s.running = s.threads;
     s.waiting = 0;
     memset(s.warp, 0, sizeof s.warp);
+    order(s.warp_order, s.threads / LANES);
     for (uint32_t i = 0; i < s.threads; i++) fiber_start(&s.fiber[i], i);
-    while (s.running > 0) {
-        bool moved = false;
-        order(list, s.threads);
-        for (uint32_t i = 0; i < s.threads; i++) {
-            fiber *f = &s.fiber[list[i]];
-            if (f->state != READY) continue;
-            moved = true;
-            to_fiber(f);
-            if (f->state == ENDED && s.waiting > 0)
-                DIE("thread %u has ended, others wait at %s:%d", f->index, s.barrier_at->file,
-                    s.barrier_at->line);
-        }
-        if (!moved) say_stuck();
+    for (int next; (next = next_fiber()) >= 0;) {
+        fiber *f = &s.fiber[next];
+        to_fiber(f);
+        if (f->state == ENDED && s.waiting > 0)
+            DIE("thread %u has ended, others wait at %s:%d", f->index, s.barrier_at->file,
+                s.barrier_at->line);
     }
+    if (s.running > 0) say_stuck();
 #ifdef WITH_TSAN
+    __tsan_acquire(&s.running);
     for (uint32_t i = 0; i < s.threads; i++) __tsan_destroy_fiber(s.fiber[i].tsan);
 #endif
     drop_shared();
@@ -458,6 +495,7 @@ int weft_shim_launch(const char *kernel, const uint32_t grid[3], const uint32_t 
     shim_block_size = (shim_index){block[0], block[1], block[2]};
 #ifdef WITH_TSAN
     s.main_tsan = __tsan_get_current_fiber();
+    __tsan_release(&s.args);
 #endif
     order(list, (uint32_t)blocks);
     for (uint64_t i = 0; i < blocks; i++) {

@@ -1,8 +1,8 @@
 /* A CUDA device of the CPU's, for tests: what the kernels in engine/cuda are compiled with there.
  *
- * A thread block runs at a time; each of its threads is a fiber, which runs until it waits for the others. Which
- * of those that can run goes next, and which block, is drawn from a seed, so that what is not ordered by a
- * barrier happens in any order. Shared memory is allocated for each block anew, to the byte, and filled with NaN
+ * A thread block runs at a time; each of its threads is a fiber, which runs until it waits for the others. The first
+ * warp in an order goes as far as barriers let it before the next one starts; the order of warps, lanes and blocks is
+ * ascending, descending or drawn from a seed, so that what no barrier orders is seen in more than one order. Shared memory is allocated for each block anew, to the byte, and filled with NaN
  * (integers: -1): AddressSanitizer sees what reaches beyond it, and what was never written spoils a result. The
  * shim ends the program, with what and where, when the threads of a block wait at different barriers,
  * those of a warp meet in different operations, one leaves while others wait, or a launch is not what the
