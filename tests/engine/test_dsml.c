@@ -552,8 +552,8 @@ static void test_malformed(void **state)
 static void test_spelt_out(void **state)
 {
     static const char *const texts[] = {
-        "\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"next_item\">\n\n</｜DSML｜invoke>\n"
-        "</｜DSML｜function_calls>{EOS}",
+        ("\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"next_item\">\n\n</｜DSML｜invoke>\n"
+         "</｜DSML｜function_calls>{EOS}"),
         "Sure.\n<|DSML|function_calls>\n<|DSML|invoke name=\"next_item\">{EOS}",
         "<dsml:function_calls>{EOS}",
     };
