@@ -2,6 +2,7 @@
 #include "tests/cuda/shim.h"
 
 #include "engine/cpu/half.h"
+#include "tests/cuda/sanitized.h"
 #include "tests/cuda/shim_launch.h"
 
 #include <dlfcn.h>
@@ -11,14 +12,6 @@
 
 #if !defined(__x86_64__)
 #error "the shim switches stacks by hand, on x86-64"
-#endif
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define WITH_ASAN
-#endif
-#endif
-#ifdef __SANITIZE_ADDRESS__
-#define WITH_ASAN
 #endif
 #ifdef WEFT_SHIM_RACES /* this file itself is not to be instrumented: its fibers share s */
 #define WITH_TSAN
