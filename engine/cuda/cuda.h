@@ -141,9 +141,14 @@ static inline cuda_backend *cuda_of(weft_backend *b)
 {
     return (cuda_backend *)(void *)b;
 }
+/* Where a pass is. If it failed before its first layer it is nowhere; the calls that still come do nothing, at the first. */
+static inline int cuda_stage_here(const cuda_backend *b)
+{
+    return b->at < 0 ? 0 : b->at;
+}
 static inline cuda_stage *cuda_here(cuda_backend *b)
 {
-    return &b->stage[b->at];
+    return &b->stage[cuda_stage_here(b)];
 }
 
 /* ---- stage.c ---- */

@@ -31,7 +31,7 @@ weft_status cuda_twin(weft_backend *wb, void *host, size_t bytes, weft_twin_kind
 
 cuda_address cuda_at(const cuda_backend *b, const void *host)
 {
-    return cuda_twin_of(b, host, b->at);
+    return cuda_twin_of(b, host, cuda_stage_here(b));
 }
 
 cuda_address cuda_twin_of(const cuda_backend *b, const void *host, int stage)
