@@ -3,7 +3,7 @@
  * no other: the tool runs with what was written or not at all. Whatever else stands after a first
  * delimiter becomes a call with an error in words that the model can act on.
  *
- * Read as what they can only mean (each has its cases in test_dsml.c):
+ * Read as what they can only mean (each has its cases in test_dsml_malformed.c):
  *  - the block's name function_calls, or tool_calls, function_call, tool_call; no block at all
  *  - a closer of a parameter with a bar behind the word, without a word, or with the words that are
  *    taken for it; of an invoke or the block likewise, or none where the next delimiter tells

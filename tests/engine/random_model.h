@@ -28,6 +28,17 @@ typedef struct spec {
     float expert_scale;     /* 0: not written */
 } spec;
 
+/* Experts wide enough for every block type. */
+static const spec moe = {.arch = "qwen3moe",
+                         .head_dim = 64,
+                         .rope_dim = 64,
+                         .theta = 1e6f,
+                         .head_norms = true,
+                         .experts = 12,
+                         .used = 3,
+                         .embd = 256,
+                         .ff = 256};
+
 typedef struct tensor {
     char name[48];
     size_t columns, rows, matrices; /* rows 0: one dimension */

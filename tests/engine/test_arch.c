@@ -1,7 +1,7 @@
 /* Every family against a plain double-precision transformer, on small random models written here:
  * rope kinds, scaling and factors, head norms, post norms, biases, windows, tied and separate
  * outputs. And what a file may ask for that is not implemented is refused by name. */
-#include "tests/engine/random_model.h"
+#include "tests/engine/reference.h"
 
 #include <math.h>
 
@@ -11,31 +11,6 @@ typedef struct reference {
     const writer *w;
     double k[LAYERS][TOKENS][HEADS_KV * 64], v[LAYERS][TOKENS][HEADS_KV * 64];
 } reference;
-
-static const float *find(const writer *w, int layer, const char *part) {
-    char name[48];
-    if (layer >= 0)
-        snprintf(name, sizeof name, "blk.%d.%s", layer, part);
-    else
-        snprintf(name, sizeof name, "%s", part);
-    for (size_t i = 0; i < w->n; i++)
-        if (strcmp(w->t[i].name, name) == 0) return w->t[i].data;
-    return NULL;
-}
-
-static void times(const float *m, const float *bias, const double *x, size_t columns, size_t rows,
-                  double *y) {
-    for (size_t r = 0; r < rows; r++) {
-        y[r] = bias ? bias[r] : 0;
-        for (size_t c = 0; c < columns; c++) y[r] += (double)m[r * columns + c] * x[c];
-    }
-}
-
-static void norm(const double *x, const float *weight, size_t n, double *y) {
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += x[i] * x[i];
-    for (size_t i = 0; i < n; i++) y[i] = x[i] / sqrt(sum / (double)n + 1e-5) * weight[i];
-}
 
 static bool slides(const spec *s, int layer) {
     return s->window > 0 && (uint32_t)(layer + 1) % s->period != 0;

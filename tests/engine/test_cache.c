@@ -138,16 +138,6 @@ static void test_waves(void **state) {
 
 /* ---- whole models ---- */
 
-static const spec moe = {.arch = "qwen3moe",
-                         .head_dim = 64,
-                         .rope_dim = 64,
-                         .theta = 1e6f,
-                         .head_norms = true,
-                         .experts = 12,
-                         .used = 3,
-                         .embd = 256,
-                         .ff = 256};
-
 static void fill(int32_t ids[TOKENS]) {
     for (int i = 0; i < TOKENS; i++) ids[i] = (i * 31 + 7) % VOCAB;
 }

@@ -227,16 +227,6 @@ static void test_only_chosen_are_read(void **state) {
 
 /* ---- whole models ---- */
 
-static const spec moe = {.arch = "qwen3moe",
-                         .head_dim = 64,
-                         .rope_dim = 64,
-                         .theta = 1e6f,
-                         .head_norms = true,
-                         .experts = 12,
-                         .used = 3,
-                         .embd = 256,
-                         .ff = 256};
-
 static void check_digests(const char *path, const digests *want, const int32_t *ids,
                           const weft_engine_options *o, const char *what) {
     weft_model *model = model_open(path, o);

@@ -1,7 +1,7 @@
 /* The deepseek2 family (V2, V3, R1) against a plain reference in double precision: keys and values of every head are
  * made of the latents (expanded, where the engine absorbs), everything is summed one after the other. And what a
  * file may ask for that is not implemented is refused by name. The indexer of V3.2 is in test_latent.c. */
-#include "tests/engine/random_model.h"
+#include "tests/engine/reference.h"
 
 #include <math.h>
 
@@ -142,33 +142,6 @@ typedef struct reference {
     double latent[LAYERS][N_IDS][LATENT], rope[LAYERS][N_IDS][ROPE];
 } reference;
 
-static const float *find(const writer *w, int layer, const char *part)
-{
-    char name[48];
-    if (layer >= 0)
-        snprintf(name, sizeof name, "blk.%d.%s", layer, part);
-    else
-        snprintf(name, sizeof name, "%s", part);
-    for (size_t i = 0; i < w->n; i++)
-        if (strcmp(w->t[i].name, name) == 0) return w->t[i].data;
-    return NULL;
-}
-
-static void times(const float *m, const double *x, size_t columns, size_t rows, double *y)
-{
-    for (size_t r = 0; r < rows; r++) {
-        y[r] = 0;
-        for (size_t c = 0; c < columns; c++) y[r] += (double)m[r * columns + c] * x[c];
-    }
-}
-
-static void norm(const double *x, const float *weight, size_t n, double *y)
-{
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += x[i] * x[i];
-    for (size_t i = 0; i < n; i++) y[i] = x[i] / sqrt(sum / (double)n + 1e-5) * weight[i];
-}
-
 static double frequency(const variant *v, int i)
 {
     const double freq = pow(10000, -2.0 * i / ROPE), pi = acos(-1);
@@ -193,11 +166,11 @@ static void reference_queries(const reference *r, int layer, const double *x, in
     const variant *v = r->v;
     double lora[64];
     if (v->q_lora) {
-        times(find(r->w, layer, "attn_q_a.weight"), x, EMBD, v->q_lora, lora);
+        times(find(r->w, layer, "attn_q_a.weight"), NULL, x, EMBD, v->q_lora, lora);
         norm(lora, find(r->w, layer, "attn_q_a_norm.weight"), v->q_lora, lora);
-        times(find(r->w, layer, "attn_q_b.weight"), lora, v->q_lora, v->heads * QK, q);
+        times(find(r->w, layer, "attn_q_b.weight"), NULL, lora, v->q_lora, v->heads * QK, q);
     } else {
-        times(find(r->w, layer, "attn_q.weight"), x, EMBD, v->heads * QK, q);
+        times(find(r->w, layer, "attn_q.weight"), NULL, x, EMBD, v->heads * QK, q);
     }
     for (uint32_t h = 0; h < v->heads; h++) rotate(v, q + h * QK + NOPE, position);
 }
@@ -223,7 +196,7 @@ static void reference_head(const reference *r, int layer, uint32_t h, const doub
     memset(out, 0, VALUE * sizeof *out);
     for (int s = 0; s <= position; s++) {
         double value[VALUE];
-        times(v_b, r->latent[layer][s], LATENT, VALUE, value);
+        times(v_b, NULL, r->latent[layer][s], LATENT, VALUE, value);
         for (int i = 0; i < VALUE; i++) out[i] += score[s] / sum * value[i];
     }
 }
@@ -231,14 +204,14 @@ static void reference_head(const reference *r, int layer, uint32_t h, const doub
 static void reference_attention(reference *r, int layer, const double *x, int position, double *out)
 {
     double q[MAX_MLA_HEADS * QK], kv[LATENT + ROPE], attended[MAX_MLA_HEADS * VALUE];
-    times(find(r->w, layer, "attn_kv_a_mqa.weight"), x, EMBD, LATENT + ROPE, kv);
+    times(find(r->w, layer, "attn_kv_a_mqa.weight"), NULL, x, EMBD, LATENT + ROPE, kv);
     norm(kv, find(r->w, layer, "attn_kv_a_norm.weight"), LATENT, r->latent[layer][position]);
     memcpy(r->rope[layer][position], kv + LATENT, ROPE * sizeof *kv);
     rotate(r->v, r->rope[layer][position], position);
     reference_queries(r, layer, x, position, q);
     for (uint32_t h = 0; h < r->v->heads; h++)
         reference_head(r, layer, h, q + h * QK, position, attended + h * VALUE);
-    times(find(r->w, layer, "attn_output.weight"), attended, r->v->heads * VALUE, EMBD, out);
+    times(find(r->w, layer, "attn_output.weight"), NULL, attended, r->v->heads * VALUE, EMBD, out);
 }
 
 /* out += weight * down(silu(gate x) * up x) */
@@ -246,10 +219,10 @@ static void add_gated(const float *gate, const float *up, const float *down, siz
                       double weight, double *out)
 {
     double g[FF * 2], u[FF * 2], y[EMBD];
-    times(gate, x, EMBD, ff, g);
-    times(up, x, EMBD, ff, u);
+    times(gate, NULL, x, EMBD, ff, g);
+    times(up, NULL, x, EMBD, ff, u);
     for (size_t i = 0; i < ff; i++) g[i] = g[i] / (1 + exp(-g[i])) * u[i];
-    times(down, g, ff, EMBD, y);
+    times(down, NULL, g, ff, EMBD, y);
     for (int i = 0; i < EMBD; i++) out[i] += weight * y[i];
 }
 
@@ -285,7 +258,7 @@ static void reference_experts(const reference *r, int layer, const double *x, do
     double p[EXPERTS], choice[EXPERTS], sum = 0, chosen = 0;
     bool taken[EXPERTS] = {false};
     int pick[USED];
-    times(find(r->w, layer, "ffn_gate_inp.weight"), x, EMBD, EXPERTS, p);
+    times(find(r->w, layer, "ffn_gate_inp.weight"), NULL, x, EMBD, EXPERTS, p);
     for (int e = 0; e < EXPERTS; e++) sum += p[e] = v->sigmoid ? 1 / (1 + exp(-p[e])) : exp(p[e]);
     for (int e = 0; e < EXPERTS; e++) {
         if (!v->sigmoid) p[e] /= sum;
@@ -320,7 +293,7 @@ static void reference_logits(reference *r, int32_t id, int position, double *log
             reference_experts(r, layer, normed, x);
     }
     norm(x, find(r->w, -1, "output_norm.weight"), EMBD, x);
-    times(find(r->w, -1, "output.weight"), x, EMBD, VOCAB, logits);
+    times(find(r->w, -1, "output.weight"), NULL, x, EMBD, VOCAB, logits);
 }
 
 /* ---- tests ---- */
