@@ -12,6 +12,8 @@ enum row {
     QKV,
     ROPE,
     KV_WRITE,
+    HEADS,
+    INDEX,
     ATTENTION,
     ATTENTION_OUT,
     ROUTER,
@@ -30,6 +32,8 @@ static const char *const row_name[ROWS] = {
     [QKV] = "q, k, v",
     [ROPE] = "rope",
     [KV_WRITE] = "KV write",
+    [HEADS] = "heads, latent",
+    [INDEX] = "choice of keys",
     [ATTENTION] = "attention",
     [ATTENTION_OUT] = "attention out",
     [ROUTER] = "router",
@@ -73,9 +77,9 @@ static enum row row_of(const weft_model *m, const weft_weight *w)
 {
     for (uint32_t i = 0; i < m->h.n_layer; i++) {
         const weft_layer *layer = &m->layer[i];
-        if (w == layer->q) return QKV;
+        if (w == layer->q || w == layer->q_a || w == layer->latent) return QKV;
         if (w == layer->o) return ATTENTION_OUT;
-        if (w == layer->down) return DOWN;
+        if (w == layer->down || w == layer->shared_down) return DOWN;
         if (w == layer->router) return ROUTER;
     }
     return OUTPUT;
@@ -144,6 +148,57 @@ static void attention(weft_backend *b, const weft_attention *a)
     count(p, ATTENTION, begin, 0);
 }
 
+static void matmul_heads(weft_backend *b, const weft_weight *w, const float *x, size_t x_stride, size_t n,
+                         float *y, size_t y_stride)
+{
+    struct weft_profile *p = profile_of(b);
+    int64_t begin = weft_monotonic_ns();
+    p->ops->matmul_heads(p->backend, w, x, x_stride, n, y, y_stride);
+    count(p, HEADS, begin, bytes_of(p, &w, 1));
+}
+
+static void layer_norm(weft_backend *b, const float *x, const float *w, const float *bias, float eps,
+                       size_t rows, size_t dim, float *y)
+{
+    struct weft_profile *p = profile_of(b);
+    int64_t begin = weft_monotonic_ns();
+    p->ops->layer_norm(p->backend, x, w, bias, eps, rows, dim, y);
+    count(p, NORM, begin, 0);
+}
+
+static void hadamard(weft_backend *b, float *x, size_t rows, size_t dim)
+{
+    struct weft_profile *p = profile_of(b);
+    int64_t begin = weft_monotonic_ns();
+    p->ops->hadamard(p->backend, x, rows, dim);
+    count(p, INDEX, begin, 0);
+}
+
+static void latent_write(weft_backend *b, const weft_kv_layout *layout, uint32_t layer, const weft_row *row,
+                         size_t n, const float *latent, const float *rope, const float *index)
+{
+    struct weft_profile *p = profile_of(b);
+    int64_t begin = weft_monotonic_ns();
+    p->ops->latent_write(p->backend, layout, layer, row, n, latent, rope, index);
+    count(p, KV_WRITE, begin, 0);
+}
+
+static void index_select(weft_backend *b, const weft_index *index)
+{
+    struct weft_profile *p = profile_of(b);
+    int64_t begin = weft_monotonic_ns();
+    p->ops->index_select(p->backend, index);
+    count(p, INDEX, begin, 0);
+}
+
+static void latent_attention(weft_backend *b, const weft_latent_attention *a)
+{
+    struct weft_profile *p = profile_of(b);
+    int64_t begin = weft_monotonic_ns();
+    p->ops->latent_attention(p->backend, a);
+    count(p, ATTENTION, begin, 0);
+}
+
 static void add(weft_backend *b, float *x, const float *y, size_t n)
 {
     struct weft_profile *p = profile_of(b);
@@ -207,6 +262,7 @@ weft_status weft_profile_begin(weft_profile **out, weft_model *model, weft_error
     p->timed.reserve = NULL;
     p->timed.reserve_experts = NULL;
     p->timed.experts_pool = NULL;
+    p->timed.reserve_latent = NULL;
     if (p->ops->experts_counts) p->timed.experts_counts = experts_counts;
     p->timed.scratch_bytes = NULL;
     p->timed.failure = failure;
@@ -221,6 +277,12 @@ weft_status weft_profile_begin(weft_profile **out, weft_model *model, weft_error
     p->timed.add = add;
     p->timed.route = route;
     p->timed.experts = experts;
+    p->timed.matmul_heads = matmul_heads;
+    p->timed.layer_norm = layer_norm;
+    p->timed.hadamard = hadamard;
+    p->timed.latent_write = latent_write;
+    p->timed.index_select = index_select;
+    p->timed.latent_attention = latent_attention;
     for (int i = 0; i < ROWS; i++) p->row[i].name = row_name[i];
     model->ops = &p->timed;
     model->backend = (weft_backend *)(void *)p;

@@ -285,6 +285,11 @@ def bench_says_where_the_time_goes():
         expect(abs(spent * line["decode_tokens_per_second"] - 1e9) < 1e6, "times add up to", spent, line)
         info = json.loads(home.weft("model", "info", "-m", TINY, "--json", check=0).stdout)
         expect(0.8 < sum(op["bytes_per_token"] for op in line["ops"]) / info["memory"]["weight_bytes"] < 1.05, "bytes read", line, info)
+        sparse = ROOT / "tests/data/dsv32/tiny-f16.gguf"
+        line = json.loads(home.weft("model", "bench", "-m", sparse, "-p", 40, "-n", 4, "--ops", "--json", check=0).stdout)
+        ops = {op["name"]: op["calls_per_token"] for op in line["ops"]}
+        equal((ops["heads, latent"], ops["attention"], ops["KV write"]), (6, 3, 3), "calls a token of a deepseek32")
+        expect(ops["choice of keys"] > 3 and "outside_ns_per_token" in line, line)
         table = home.weft("model", "bench", "-m", TINY, "-p", 8, "-n", 4, "--ops", check=0).stdout
         expect("gate, up" in table and "outside" in table, table)
 
