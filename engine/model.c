@@ -382,6 +382,7 @@ static weft_status new_backend(weft_model *m, const weft_engine_options *o, weft
                          "engine %s: unknown; choose auto, cpu, cuda, or GPUs by number: cuda:0 or cuda:0,1",
                          engine);
     weft_status e = weft_cuda_backend_new(&m->backend, &m->ops, engine, err);
+    if (e) weft_fail_prefix(err, "engine %s (cpu needs no GPU)", engine);
     return e ? e : m->ops->device->plan(m->backend, m->file, &m->kv, err);
 }
 

@@ -37,6 +37,10 @@ def wrong_use_is_exit_2_with_the_nearest_word():
         one_line(home.weft("run", "a", "b"), 2, "quotes")
         one_line(home.weft("run", *CALC, stdin="  \n"), 2, "empty")
         one_line(home.weft("run", "-m", TINY, "--tools", "nonsense", "x"), 2, "nonsense")
+        one_line(home.weft("model", "bench", "-m", TINY, "--engine", "gpu"), 2, "choose auto, cpu, cuda")
+        one_line(home.weft("model", "bench", "-m", TINY, "--engine", "cuda", WEFT_TEST_CUDA_DRIVER="/nowhere/libcuda.so.1"), 4,
+                 "cpu needs no GPU): no NVIDIA driver")
+        one_line(home.weft("model", "bench", "-m", TINY, "--memory", "9M"), 6, "are too little")
         one_line(home.weft("run", "--run-id", "Up/..", *CALC, "x"), 2, "a-z")
         one_line(home.weft("resume"), 2, "name a run")
         one_line(home.weft("tokenize", "-m", TINY, "--special", "--foreign", "x"), 2, "not both")
