@@ -117,7 +117,7 @@ typedef enum weft_option_kind { KIND_FLAG, KIND_TEXT, KIND_INT, KIND_REAL, KIND_
     X(JOBS, "jobs", 'j', KIND_INT, "N", V(RUN), true, "1", "calls of one turn that run at once")   \
     X(AT_ONCE, "jobs", 'j', KIND_INT, "N", V(BATCH), false, "4", "tasks that run at once")         \
     X(DRAFT, "draft", 0, KIND_TEXT, "auto|off|N", V_ALL_RUNS, true, "auto",                        \
-      "evaluate up to N tokens that stood here before along; auto: where it pays")                 \
+      "evaluate up to N guessed tokens along; auto: where it pays")                 \
     X(APPROVE, "approve", 0, KIND_TEXT, "auto|ask|never", V_ALL_RUNS, true, "auto",                    \
       "calls: as the manifests say, ask for each, deny all")                                       \
     X(NO_EXEC, "no-exec", 0, KIND_FLAG, "", V(RUN), false, "",                                     \

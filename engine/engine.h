@@ -95,7 +95,7 @@ typedef void (*weft_gpu_visit)(void *context, bool usable, const char *finding);
 void weft_gpu_look(weft_gpu_visit visit, void *context);
 /* A notice if weights stay in the file ("... of ... MiB of weights stay in the file: ..."), or NULL. */
 const char *weft_model_memory_notice(const weft_model *model);
-/* A notice if the file has layers that are not used (multi-token prediction), or NULL. */
+/* A notice if the file has layers for multi-token prediction that are not used, or NULL. */
 const char *weft_model_unused_notice(const weft_model *model);
 /* Experts that evaluation needed, where they stay in the file. */
 typedef struct weft_expert_counts {
@@ -242,7 +242,8 @@ weft_status weft_model_share(weft_model *model, size_t most, weft_error *err);
 /* ---- guessing ahead ---- */
 
 /* Prompt lookup: where the last ids stand earlier on the timeline too, up to `most` (below 0: as many as
- * pay, 0: none) of those that followed are evaluated along. Appending an id that was guessed needs no
+ * pay, 0: none) of those that followed are evaluated along; where they do not, as many ids as the model's layer for it
+ * predicts, if it has one. Appending an id that was guessed needs no
  * evaluation. Every id is drawn as ever: no result changes, nor what weft_timeline_evaluated counts. */
 weft_status weft_timeline_guess(weft_timeline *timeline, int most, weft_error *err);
 /* The caller's own guesses (the first 7 count) of the ids after those that are pending; for the next

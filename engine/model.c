@@ -105,6 +105,11 @@ static weft_status read_vocabulary_info(weft_model *m, weft_error *err)
     return WEFT_OK;
 }
 
+static bool wants_gpu(const weft_engine_options *o)
+{
+    return o->engine && (strcmp(o->engine, "cuda") == 0 || strncmp(o->engine, "cuda:", 5) == 0);
+}
+
 static weft_status read_hparams(weft_model *m, const weft_engine_options *o, weft_error *err)
 {
     weft_status e = weft_hparams_read(m->file, &m->h, err);
@@ -116,8 +121,9 @@ static weft_status read_hparams(weft_model *m, const weft_engine_options *o, wef
                          (long long)o->context, (long long)h->context_length);
     m->context = o->context ? o->context : h->context_length;
     m->sparse = h->index_heads > 0 && !o->dense_attention;
+    m->predicts = h->predicts && !wants_gpu(o);
     m->kv = (weft_kv_layout){.type = o->kv_type,
-                             .n_layer = h->n_layer,
+                             .n_layer = weft_model_layers(m),
                              .n_head_kv = h->n_head_kv,
                              .key_dim = h->latent_dim ? h->index_dim : h->head_dim,
                              .value_dim = h->latent_dim ? h->latent_dim + h->rope_dim : h->head_dim,
@@ -136,7 +142,7 @@ static weft_status check_vocabulary(const weft_model *m, weft_error *err)
 
 /* ---- scratch ---- */
 
-enum { SCRATCH_PARTS = 17, SCRATCH_STEP = SCRATCH_ALIGN / sizeof(float) };
+enum { SCRATCH_PARTS = 20, SCRATCH_STEP = SCRATCH_ALIGN / sizeof(float) };
 
 typedef struct scratch_part {
     float **at;
@@ -152,6 +158,7 @@ static void scratch_parts(weft_model *m, scratch_part part[SCRATCH_PARTS])
     const size_t n_kv = latent ? 0 : (size_t)h->n_head_kv * h->head_dim;
     const size_t n_latent = (size_t)h->n_head * h->latent_dim;
     const size_t dense = h->n_expert && h->n_dense == 0 ? 0 : h->n_ff;
+    const size_t predicted = m->predicts ? h->n_embd : 0;
     const scratch_part parts[SCRATCH_PARTS] = {
         {&s->x, h->n_embd, false},
         {&s->normed, h->n_embd, false},
@@ -169,7 +176,10 @@ static void scratch_parts(weft_model *m, scratch_part part[SCRATCH_PARTS])
         {&s->attended_latent, n_latent, true},
         {&s->index_q, (size_t)h->index_heads * h->index_dim, true},
         {&s->index_k, h->index_dim, false},
-        {&s->index_weight, h->index_heads, false}};
+        {&s->index_weight, h->index_heads, false},
+        {&s->hidden, predicted, false},
+        {&s->pair, 2 * predicted, false},
+        {&s->predicted, predicted, false}};
     memcpy(part, parts, sizeof parts);
 }
 
@@ -233,7 +243,10 @@ static weft_status new_scratch(weft_model *m, weft_error *err)
     s->pick = calloc(chunk * (h->n_expert ? h->n_expert_used : 1), sizeof *s->pick);
     if (m->sparse) s->selected = calloc(chunk * h->index_top_k, sizeof *s->selected);
     if (m->sparse) s->count = calloc(chunk, sizeof *s->count);
-    if (!s->memory || !s->row || !s->pick || (m->sparse && !(s->selected && s->count)))
+    if (m->predicts) s->pair_id = calloc(chunk, sizeof *s->pair_id);
+    if (m->predicts) s->pair_row = calloc(chunk, sizeof *s->pair_row);
+    if (!s->memory || !s->row || !s->pick || (m->sparse && !(s->selected && s->count)) ||
+        (m->predicts && !(s->pair_id && s->pair_row)))
         return weft_fail(err, WEFT_E_MEMORY, "scratch of %zu MiB: out of memory", s->bytes >> 20);
     float *next = s->memory;
     scratch_parts(m, part);
@@ -258,7 +271,7 @@ static size_t step_bytes(const weft_model *m)
     size_t bytes = 0;
     for (size_t i = 0; i < weft_gguf_tensor_count(m->file); i++) {
         const weft_tensor *t = weft_gguf_tensor_at(m->file, i);
-        if (t->dim[1] == 1 || weft_arch_unused(m->file, t) || (t == weft_gguf_tensor_find(m->file, "token_embd.weight") &&
+        if (t->dim[1] == 1 || weft_arch_unused(m->file, t, m->h.n_layer) || (t == weft_gguf_tensor_find(m->file, "token_embd.weight") &&
                                weft_gguf_tensor_find(m->file, "output.weight")))
             continue;
         bytes += m->h.n_expert && strstr(t->name, "_exps.") ? t->bytes / m->h.n_expert * m->h.n_expert_used : t->bytes;
@@ -266,18 +279,19 @@ static size_t step_bytes(const weft_model *m)
     return bytes;
 }
 
-/* Layers for multi-token prediction are not loaded, and that is said. */
+/* Layers for multi-token prediction that are not loaded: that is said. */
 static weft_status note_unused(weft_model *m, weft_error *err)
 {
     size_t bytes = 0;
     for (size_t i = 0; i < weft_gguf_tensor_count(m->file); i++) {
         const weft_tensor *t = weft_gguf_tensor_at(m->file, i);
-        if (weft_arch_unused(m->file, t)) bytes += t->bytes;
+        if (weft_arch_unused(m->file, t, weft_model_layers(m))) bytes += t->bytes;
     }
-    if (bytes > 0 && asprintf(&m->unused_notice,
-                              "the file has a layer for multi-token prediction, which weft does not use: its %zu MiB are "
-                              "not loaded",
-                              (bytes + (1 << 20) - 1) >> 20) < 0) {
+    if (bytes > 0 &&
+        asprintf(&m->unused_notice,
+                 "the file has %s for multi-token prediction that %s not used: %zu MiB are not loaded",
+                 m->predicts ? "further layers" : "a layer", m->predicts ? "are" : "is (--engine cpu uses it)",
+                 (bytes + (1 << 20) - 1) >> 20) < 0) {
         m->unused_notice = NULL;
         return weft_fail(err, WEFT_E_MEMORY, "weights: out of memory");
     }
@@ -310,7 +324,7 @@ static weft_status place_weights(weft_model *m, const weft_engine_options *o, we
     if (m->ops && m->ops->device) o = &all; /* it has memory of its own, and has looked at it */
     const size_t fixed = o->limit_process ? fixed_bytes(m, m->backend, m->ops, o) : 0;
     const uint32_t n_used = m->h.n_expert ? m->h.n_expert_used : 1;
-    weft_status e = weft_placement_new(&m->placement, m->file, fixed, n_used, o, err);
+    weft_status e = weft_placement_new(&m->placement, m->file, weft_model_layers(m), fixed, n_used, o, err);
     if (e) return e;
     m->memory_notice = weft_placement_notice(&m->placement, o, &memory);
     if (memory) return weft_fail(err, WEFT_E_MEMORY, "weights: out of memory");
@@ -377,7 +391,7 @@ static weft_status new_backend(weft_model *m, const weft_engine_options *o, weft
     const char *engine = o->engine ? o->engine : "auto";
     if (strcmp(engine, "auto") == 0 || strcmp(engine, "cpu") == 0)
         return weft_cpu_backend_new(&m->backend, &m->ops, o->isa, o->threads, err);
-    if (strcmp(engine, "cuda") != 0 && strncmp(engine, "cuda:", 5) != 0)
+    if (!wants_gpu(o))
         return weft_fail(err, WEFT_E_USAGE,
                          "engine %s: unknown; choose auto, cpu, cuda, or GPUs by number: cuda:0 or cuda:0,1",
                          engine);
@@ -514,6 +528,8 @@ void weft_model_close(weft_model *model)
     free(model->scratch.pick);
     free(model->scratch.selected);
     free(model->scratch.count);
+    free(model->scratch.pair_id);
+    free(model->scratch.pair_row);
     for (size_t i = 0; i < sizeof model->text / sizeof *model->text; i++) free(model->text[i]);
     weft_placement_free(&model->placement);
     free(model->prefix_dir);
@@ -611,6 +627,7 @@ size_t weft_model_memory(const weft_model *model, int64_t n_tokens)
     size_t kv = (size_t)pages * model->info.kv_page_bytes;
     /* logits (with guesses), probabilities and candidate ids of the timeline; the ids themselves */
     size_t timeline = (size_t)model->info.n_vocab * 4 * (WEFT_GUESSES + 3) + (size_t)(n_tokens > 0 ? n_tokens : 0) * 4;
+    if (model->predicts) timeline += (WEFT_GUESSES + 1) * (size_t)model->h.n_embd * sizeof(float);
     /* Few rows of a step's logits are touched as a rule, all of them by many runs at once. */
     size_t step = 2 * (size_t)WEFT_LOGIT_ROWS * (size_t)model->info.n_vocab * sizeof(float);
     return kv + timeline + step + model->scratch.bytes;

@@ -44,6 +44,15 @@ typedef struct weft_layer {
     weft_weight *shared_gate, *shared_up, *shared_down; /* [n_ff_shared][n_embd] twice, and back */
 } weft_layer;
 
+/* Of a layer that predicts (predict.c), what a layer does not have. */
+typedef struct weft_prediction {
+    const weft_tensor *embedding;                     /* [n_vocab][n_embd]: the model's, or the layer's own */
+    const float *embedding_norm, *hidden_norm, *norm; /* [n_embd] */
+    weft_weight *join;                                /* [n_embd][2 * n_embd] */
+    weft_weight *own_output;                          /* [n_vocab][n_embd]; NULL: the model's */
+    bool output_is_quantised;
+} weft_prediction;
+
 /* Activations of one forward pass, each [chunk][...]. */
 typedef struct weft_scratch {
     float *memory; /* owns all below */
@@ -57,6 +66,10 @@ typedef struct weft_scratch {
     float *q_latent, *attended_latent;        /* [n_head][latent_dim] */
     float *index_q, *index_k, *index_weight;  /* [index_heads][index_dim], [index_dim], [index_heads] */
     int32_t *selected, *count;  /* [index_top_k], 1 */
+    float *hidden;              /* [n_embd] of a model that predicts: what its output matrix is given */
+    float *pair, *predicted;    /* [2 * n_embd], [n_embd]: of the layer that predicts, input and stream */
+    int32_t *pair_id;           /* [1] */
+    weft_row *pair_row;         /* of the tokens that have a pair */
     float *scores;              /* [n_expert] of the router */
     weft_pick *pick;            /* [n_expert_used] */
     float *last;                /* [2 * WEFT_LOGIT_ROWS][n_embd], before the output matrix */
@@ -75,7 +88,9 @@ struct weft_model {
     weft_hparams h;
     weft_placement placement;
     bool guesses_experts;         /* some are in the file: those of the next layer are guessed, to be read ahead */
-    weft_layer *layer;            /* [h.n_layer] */
+    weft_layer *layer;            /* [weft_model_layers] */
+    bool predicts;                /* the layer behind the last is used */
+    weft_prediction prediction;
     const weft_tensor *embedding; /* [n_vocab][n_embd], its rows are read from the file */
     weft_weight *output;          /* [n_vocab][n_embd] */
     bool output_is_quantised;
@@ -101,10 +116,38 @@ struct weft_model {
     char *notice, *memory_notice, *unused_notice;
 };
 
-/* latent.c: attention's half of a layer, in two steps. Keys of all tokens, from the residual stream, whose norm
+/* Layers that are loaded and have keys and values in a page. */
+static inline uint32_t weft_model_layers(const weft_model *m)
+{
+    return m->h.n_layer + m->predicts;
+}
+
+/* latent.c: attention's half of a layer, in two steps. Keys of all tokens, from the residual stream x, whose norm
  * stays in scratch for the queries; then queries, attention and the residual add, for the tokens still computed. */
-void weft_latent_keys(weft_model *model, uint32_t layer, const weft_row *row, size_t n);
+void weft_latent_keys(weft_model *model, uint32_t layer, const float *x, const weft_row *row, size_t n);
 void weft_latent_attend(weft_model *model, uint32_t layer, const weft_row *row, size_t n);
+
+/* transformer.c: the other half, on the residual stream in scratch. */
+void weft_feed_forward(weft_model *model, const weft_layer *layer, size_t n);
+/* Logits [n][n_vocab] of streams x [n][n_embd], n <= WEFT_LOGIT_ROWS; out has room for twice as many rows. */
+void weft_output(weft_model *model, const float *x, const float *norm, const weft_weight *weight, bool quantised,
+                 size_t n, float *out);
+
+/* predict.c: at the end of a pass, with the residual stream of all its tokens in scratch. Keeps their hidden
+ * states as the pass asks, and writes the predicting layer's keys of those whose predecessor's is known. */
+void weft_predict_keys(weft_model *model, const weft_pass *pass);
+
+/* A token whose keys and values are not written yet, and what is known of the one before it. */
+typedef struct weft_predict_item {
+    int32_t id;
+    weft_row row;
+    const float *before; /* [n_embd] hidden state of the token before */
+    float *hidden;       /* [n_embd] out: this token's, as the predicting layer makes it */
+    int32_t predicted; /* out: the likeliest id behind this token */
+} weft_predict_item;
+/* What comes behind each of n tokens, n <= WEFT_LOGIT_ROWS, of different timelines. Pages must be begun; what is
+ * written there the pass that evaluates the token writes again. Only of a model that predicts. */
+weft_status weft_model_predict(weft_model *model, weft_predict_item *item, size_t n, weft_error *err);
 
 /* For the dialects. */
 const weft_tokenizer *weft_model_tokenizer(const weft_model *model);

@@ -175,6 +175,10 @@ typedef struct weft_pass {
     size_t n_want;
     size_t from, n_logits; /* logits of wanted tokens [from, from + n_logits) of the last pass with n > 0, */
     float *logits;         /* [2 n_logits][n_vocab]: the first n_logits rows are the result */
+    /* Of a model that predicts, else NULL (predict.c): */
+    const float *const *before; /* [n] hidden state of the token before, [n_embd], where that one is not the row before;
+                                   NULL: not known */
+    float *const *hidden;       /* [n] where the token's own goes, or NULL; may be where one of `before` is */
 } weft_pass;
 
 /* Where the graph keeps what a pass needs, set once. */

@@ -25,9 +25,9 @@ typedef struct survey {
     uint32_t n_layer;
 } survey;
 
-static bool is_matrix(const weft_gguf *file, const weft_tensor *t)
+static bool is_matrix(const weft_gguf *file, const weft_tensor *t, uint32_t n_layer)
 {
-    if (t->dim[1] == 1 || weft_arch_unused(file, t)) return false;
+    if (t->dim[1] == 1 || weft_arch_unused(file, t, n_layer)) return false;
     return strcmp(t->name, "token_embd.weight") != 0 ||
            !weft_gguf_tensor_find(file, "output.weight"); /* tied: it is the output matrix too */
 }
@@ -42,7 +42,7 @@ static bool is_experts(const weft_tensor *t, uint32_t *out)
     return true;
 }
 
-static weft_status survey_file(survey *s, const weft_gguf *file, weft_error *err)
+static weft_status survey_file(survey *s, const weft_gguf *file, uint32_t n_layer, weft_error *err)
 {
     uint32_t number;
     for (size_t i = 0; i < weft_gguf_tensor_count(file); i++)
@@ -52,7 +52,7 @@ static weft_status survey_file(survey *s, const weft_gguf *file, weft_error *err
     if (!s->layer) return weft_fail(err, WEFT_E_MEMORY, "weights: out of memory");
     for (size_t i = 0; i < weft_gguf_tensor_count(file); i++) {
         const weft_tensor *t = weft_gguf_tensor_at(file, i);
-        if (!is_matrix(file, t)) continue;
+        if (!is_matrix(file, t, n_layer)) continue;
         const size_t bytes = weft_cpu_packed_bytes(t);
         if (is_experts(t, &number) && t->dim[2] > 0 && t->dim[2] <= UINT32_MAX) {
             s->layer[number].expert_bytes += bytes / t->dim[2];
@@ -96,12 +96,12 @@ static void share_pool(weft_placement *p, const survey *s, size_t room, uint32_t
     }
 }
 
-static void place(weft_placement *p, const weft_gguf *file, size_t room, bool experts)
+static void place(weft_placement *p, const weft_gguf *file, uint32_t n_layer, size_t room, bool experts)
 {
     uint32_t number;
     for (size_t i = 0; i < weft_gguf_tensor_count(file); i++) {
         const weft_tensor *t = weft_gguf_tensor_at(file, i);
-        if (!is_matrix(file, t)) continue;
+        if (!is_matrix(file, t, n_layer)) continue;
         const size_t bytes = weft_cpu_packed_bytes(t);
         const bool fits = bytes <= room - p->memory_bytes;
         p->in_memory[i] = is_experts(t, &number) ? experts : fits;
@@ -120,12 +120,12 @@ static size_t budget_of(const weft_engine_options *o, size_t fixed)
     return available ? available - available / SPARE : SIZE_MAX;
 }
 
-weft_status weft_placement_new(weft_placement *out, const weft_gguf *file, size_t fixed, uint32_t n_used,
-                               const weft_engine_options *o, weft_error *err)
+weft_status weft_placement_new(weft_placement *out, const weft_gguf *file, uint32_t n_layer, size_t fixed,
+                               uint32_t n_used, const weft_engine_options *o, weft_error *err)
 {
     survey s = {0};
     weft_placement p = {.budget = budget_of(o, fixed), .fixed = fixed};
-    weft_status status = survey_file(&s, file, err);
+    weft_status status = survey_file(&s, file, n_layer, err);
     p.in_memory = calloc(weft_gguf_tensor_count(file) + 1, sizeof *p.in_memory);
     p.slots = calloc((size_t)s.n_layer + 1, sizeof *p.slots);
     if (!status && (!p.in_memory || !p.slots))
@@ -137,9 +137,9 @@ weft_status weft_placement_new(weft_placement *out, const weft_gguf *file, size_
     p.n_layer = s.n_layer;
     if (all || s.experts == 0) {
         memset(p.slots, 0, s.n_layer * sizeof *p.slots);
-        place(&p, file, p.budget, true);
+        place(&p, file, n_layer, p.budget, true);
     } else {
-        place(&p, file, p.budget > token ? p.budget - token : 0, false);
+        place(&p, file, n_layer, p.budget > token ? p.budget - token : 0, false);
         share_pool(&p, &s, p.budget - (p.memory_bytes < p.budget ? p.memory_bytes : p.budget), n_used);
     }
     *out = p;

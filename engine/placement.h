@@ -24,9 +24,10 @@ typedef struct weft_placement {
     size_t least;                        /* the smallest limit of the whole process */
 } weft_placement;
 
-/* `fixed` counts with a limit of the whole process; n_used: experts that a token takes. */
-weft_status weft_placement_new(weft_placement *out, const weft_gguf *file, size_t fixed, uint32_t n_used,
-                               const weft_engine_options *options, weft_error *err);
+/* n_layer: layers that are loaded. `fixed` counts with a limit of the whole process; n_used: experts that a token
+ * takes. */
+weft_status weft_placement_new(weft_placement *out, const weft_gguf *file, uint32_t n_layer, size_t fixed,
+                               uint32_t n_used, const weft_engine_options *options, weft_error *err);
 void weft_placement_free(weft_placement *placement);
 /* WEFT_E_LIMIT if the whole process was to take less than it needs. */
 weft_status weft_placement_check(const weft_placement *placement, const weft_engine_options *options,

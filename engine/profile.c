@@ -75,7 +75,7 @@ static size_t bytes_of(const struct weft_profile *p, const weft_weight *const *w
 
 static enum row row_of(const weft_model *m, const weft_weight *w)
 {
-    for (uint32_t i = 0; i < m->h.n_layer; i++) {
+    for (uint32_t i = 0; i < weft_model_layers(m); i++) {
         const weft_layer *layer = &m->layer[i];
         if (w == layer->q || w == layer->q_a || w == layer->latent) return QKV;
         if (w == layer->o) return ATTENTION_OUT;

@@ -29,6 +29,8 @@ struct weft_step_state {
     weft_row *row; /* [chunk] */
     size_t *want;  /* [chunk] tokens whose logits are wanted */
     float **to;    /* [chunk] where they go; with visit: unused */
+    const float **before; /* [chunk] of a model that predicts: as in weft_pass */
+    float **hidden;       /* [chunk] likewise */
     size_t n, n_want;
     float *logits;  /* [2 * WEFT_LOGIT_ROWS][n_vocab]; touched as far as it is used */
     uint64_t clock; /* counts how often any timeline was served */
@@ -44,9 +46,11 @@ weft_status step_state_new(weft_step_state **out, const weft_model *model, weft_
     s->row = malloc(chunk * sizeof *s->row);
     s->want = malloc(chunk * sizeof *s->want);
     s->to = malloc(chunk * sizeof *s->to);
+    s->before = malloc(chunk * sizeof *s->before);
+    s->hidden = malloc(chunk * sizeof *s->hidden);
     s->logits = malloc(2 * (size_t)WEFT_LOGIT_ROWS * model->h.n_vocab * sizeof *s->logits);
     *out = s;
-    return s->id && s->row && s->want && s->to && s->logits
+    return s->id && s->row && s->want && s->to && s->before && s->hidden && s->logits
                ? WEFT_OK
                : weft_fail(err, WEFT_E_MEMORY, "scratch of a step: out of memory");
 }
@@ -58,6 +62,8 @@ void step_state_free(weft_step_state *s)
     free(s->row);
     free(s->want);
     free(s->to);
+    free(s->before);
+    free(s->hidden);
     free(s->logits);
     free(s);
 }
@@ -130,25 +136,85 @@ static void serve_prompts(weft_step_item *item, size_t n, size_t prompts, size_t
     }
 }
 
+/* The number of guesses: of t's past, or of what the model will be asked to predict. */
+static size_t propose(weft_timeline *t, size_t most, size_t rows, double *tokens)
+{
+    const draft_cost *cost = &t->model->step->cost;
+    const size_t n = draft_propose(t->draft, cost, t->ids, t->n_ids, most, rows, tokens, t->guess);
+    const bool can_predict = t->model->predicts && t->has_hidden && t->step_n == 1;
+    t->n_asked = n == 0 && can_predict ? draft_predictions(t->draft, cost, most, rows, tokens) : 0;
+    return n + t->n_asked;
+}
+
+/* Those that asked for a prediction, from item `from` on, as far as one call takes them; returns where it ended. */
+static size_t gather_predictions(weft_step_item *item, size_t n, size_t from, size_t index, weft_predict_item *out,
+                                 size_t *out_n)
+{
+    const size_t limit = (size_t)item[0].timeline->model->chunk;
+    *out_n = 0;
+    for (; from < n && *out_n < WEFT_LOGIT_ROWS && *out_n < limit; from++) {
+        weft_timeline *t = item[from].timeline;
+        const size_t n_embd = t->model->h.n_embd;
+        if (item[from].status || t->step_n == 0 || t->n_asked <= index) continue;
+        float *const spare = t->hidden + (t->at == 0 ? n_embd : 0);
+        out[(*out_n)++] = (weft_predict_item){
+            .id = index == 0 ? t->ids[t->n_ids - 1] : t->guess[index - 1],
+            .row = {weft_kv_pages(t->kv), t->n_ids - 1 + (int64_t)index},
+            .before = index == 0 ? t->hidden + t->at * n_embd : spare,
+            .hidden = spare,
+        };
+    }
+    return from;
+}
+
+/* Guess number `index` of all that asked for so many. Where the weights cannot be read there are no guesses: the
+ * pass will say what is wrong. */
+static void predict(weft_step_item *item, size_t n, size_t index)
+{
+    weft_predict_item of[WEFT_LOGIT_ROWS];
+    weft_model *m = item[0].timeline->model;
+    for (size_t from = 0, end, count; from < n; from = end) {
+        const int64_t begun = weft_monotonic_ns();
+        end = gather_predictions(item, n, from, index, of, &count);
+        if (count == 0) continue;
+        const bool failed = weft_model_predict(m, of, count, NULL) != WEFT_OK;
+        if (!failed) draft_prediction_measured(&m->step->cost, weft_monotonic_ns() - begun);
+        for (size_t i = from, k = 0; i < end; i++) {
+            weft_timeline *t = item[i].timeline;
+            if (item[i].status || t->step_n == 0 || t->n_asked <= index) continue;
+            t->guess[index] = of[k++].predicted;
+            if (!failed) continue;
+            t->step_n -= t->n_guess - index;
+            t->n_guess = t->n_asked = index;
+        }
+    }
+}
+
 /* Guesses behind the last ids of those that were served whole. Pages that cannot be had for guesses
  * are no error: the timeline goes on without. */
 static void add_guesses(weft_step_item *item, size_t n, size_t rows, size_t room)
 {
     double tokens = (double)rows;
+    size_t most_asked = 0;
     for (size_t i = 0; i < n && room > 0; i++) {
         weft_timeline *t = item[i].timeline;
         if (item[i].status || t->step_n == 0 || t->step_from + (int64_t)t->step_n != t->n_ids)
             continue;
         size_t fits = (size_t)(t->model->context - t->n_ids), most = fits < room ? fits : room;
         if (t->draft)
-            t->n_guess = draft_propose(t->draft, &t->model->step->cost, t->ids, t->n_ids, most,
-                                       rows, &tokens, t->guess);
+            t->n_guess = propose(t, most, rows, &tokens);
         else if (t->n_guess > most)
             t->n_guess = most;
-        if (t->n_guess && weft_kv_begin(t->kv, t->n_ids, (int64_t)t->n_guess, NULL)) t->n_guess = 0;
+        if (t->n_guess && weft_kv_begin(t->kv, t->n_ids, (int64_t)t->n_guess, NULL)) t->n_guess = t->n_asked = 0;
+        if (t->n_asked > most_asked) most_asked = t->n_asked;
         t->step_n += t->n_guess;
         rows += t->n_guess;
         room -= t->n_guess;
+    }
+    for (size_t i = 0; i < most_asked; i++) predict(item, n, i);
+    for (size_t i = 0; i < n && most_asked > 0; i++) {
+        const weft_timeline *t = item[i].timeline;
+        if (t->n_asked > 0 && t->n_guess > 0) draft_predicted(t->draft, t->n_ids, t->guess, t->n_guess);
     }
 }
 
@@ -158,7 +224,7 @@ static bool plan(weft_model *m, weft_step_item *item, size_t n, bool guesses)
     size_t prompts = 0, room = (size_t)m->chunk;
     for (size_t i = 0; i < n; i++) {
         assert(item[i].timeline->model == m);
-        item[i].timeline->step_n = 0;
+        item[i].timeline->step_n = item[i].timeline->n_asked = 0;
         if (takes_part(&item[i]) && !is_few(item[i].timeline)) prompts++;
     }
     size_t kept = prompts ? room / 4 : 0;
@@ -176,12 +242,19 @@ static bool plan(weft_model *m, weft_step_item *item, size_t n, bool guesses)
 
 static void add_rows(weft_step_state *s, weft_timeline *t, bool every)
 {
+    const weft_hparams *h = &t->model->h;
+    const bool known = t->has_hidden && t->step_from == t->n_evaluated;
     for (size_t i = 0; i < t->step_n; i++) {
         int64_t position = t->step_from + (int64_t)i, behind = position - t->n_ids;
+        size_t at = behind >= 0 ? (size_t)behind + 1 : 0;
         if (every || behind >= -1) {
-            size_t at = behind > 0 ? (size_t)behind + 1 : behind == 0;
-            s->to[s->n_want] = t->logits + at * t->model->h.n_vocab;
+            s->to[s->n_want] = t->logits + at * h->n_vocab;
             s->want[s->n_want++] = s->n;
+        }
+        if (t->hidden) {
+            const bool kept = behind >= -1 || i + 1 == t->step_n;
+            s->before[s->n] = i == 0 && known ? t->hidden + t->at * h->n_embd : NULL;
+            s->hidden[s->n] = kept ? t->hidden + at * h->n_embd : NULL;
         }
         s->id[s->n] = behind < 0 ? t->ids[position] : t->guess[behind];
         s->row[s->n++] = (weft_row){weft_kv_pages(t->kv), position};
@@ -194,7 +267,8 @@ static weft_status compute(weft_model *m, weft_logits_visit visit, void *context
     const weft_step_state *s = m->step;
     const size_t n_vocab = m->h.n_vocab;
     const bool in_place = s->n_want == 1 && !visit && !m->ops->device;
-    weft_pass pass = {.ids = s->id, .row = s->row, .n = s->n, .want = s->want, .n_want = s->n_want};
+    weft_pass pass = {.ids = s->id, .row = s->row, .n = s->n, .want = s->want, .n_want = s->n_want,
+                      .before = s->before, .hidden = s->hidden};
     do {
         const size_t left = s->n_want - pass.from;
         pass.n_logits = left < WEFT_LOGIT_ROWS ? left : WEFT_LOGIT_ROWS;
@@ -222,6 +296,7 @@ static void fail_item(weft_step_item *item, weft_status status, const weft_error
     item->status = status;
     item->err = *err;
     t->step_n = t->n_ahead = t->n_guess = 0;
+    t->has_hidden = false;
     if (t->n_evaluated > t->step_from) t->n_evaluated = t->step_from;
     if (t->n_counted > t->step_from) t->n_counted = t->step_from;
 }
@@ -240,6 +315,7 @@ static void advance(weft_timeline *t)
     t->n_ahead = whole ? (size_t)(end - t->n_ids) : 0;
     t->n_guessed += (int64_t)t->n_ahead;
     t->has_logits = whole;
+    t->has_hidden = t->hidden != NULL;
     t->at = 0;
 }
 
@@ -248,8 +324,8 @@ void step_forward(weft_step_item *item, size_t n, weft_logits_visit visit, void 
     if (n == 0) return;
     weft_model *m = item[0].timeline->model;
     weft_step_state *s = m->step;
-    int64_t begun = weft_monotonic_ns();
     if (!plan(m, item, n, !visit)) return;
+    int64_t begun = weft_monotonic_ns();
     s->n = s->n_want = 0;
     for (size_t i = 0; i < n; i++) {
         if (!item[i].timeline->step_n) continue;

@@ -21,7 +21,9 @@ static weft_status allocate(weft_timeline *t, weft_error *err)
     t->logits = malloc((WEFT_GUESSES + 1) * n_vocab * sizeof *t->logits);
     t->weight = malloc(n_vocab * sizeof *t->weight);
     t->candidate = malloc(n_vocab * sizeof *t->candidate);
-    if (!t->ids || !t->logits || !t->weight || !t->candidate)
+    const bool predicts = t->model->predicts;
+    if (predicts) t->hidden = malloc((WEFT_GUESSES + 1) * t->model->h.n_embd * sizeof *t->hidden);
+    if (!t->ids || !t->logits || !t->weight || !t->candidate || (predicts && !t->hidden))
         return weft_fail(err, WEFT_E_MEMORY, "timeline: out of memory");
     return WEFT_OK;
 }
@@ -31,6 +33,7 @@ static void release(weft_timeline *t)
     weft_kv_close(t->kv, t->n_counted);
     free(t->ids);
     free(t->logits);
+    free(t->hidden);
     free(t->weight);
     free(t->candidate);
     draft_free(t->draft);
@@ -44,7 +47,7 @@ static void take_over(weft_timeline *t)
     int64_t to = weft_kv_restore(t->kv, t->ids, t->n_evaluated, t->n_ids);
     if (weft_kv_counted(t->kv).shared > shared) t->borrowed_to = to;
     t->restored += to - t->n_evaluated;
-    if (to > t->n_evaluated) t->has_logits = false;
+    if (to > t->n_evaluated) t->has_logits = t->has_hidden = false;
     t->n_evaluated = t->n_counted = to;
 }
 
@@ -124,6 +127,11 @@ weft_status weft_timeline_fork(weft_timeline **out, weft_timeline *from, int64_t
         memcpy(t->logits, weft_timeline_logits(from), t->model->h.n_vocab * sizeof *t->logits);
         t->has_logits = true;
     }
+    if (from->has_hidden && from->n_evaluated == length) {
+        const size_t n_embd = t->model->h.n_embd;
+        memcpy(t->hidden, from->hidden + from->at * n_embd, n_embd * sizeof *t->hidden);
+        t->has_hidden = true;
+    }
     *out = t;
     return WEFT_OK;
 }
@@ -171,8 +179,9 @@ weft_status weft_timeline_append(weft_timeline *timeline, const int32_t *ids, si
 
 int64_t timeline_next(const weft_timeline *t)
 {
-    return t->n_evaluated == t->n_ids && t->n_ids > 0 && !t->has_logits ? t->n_ids - 1
-                                                                         : t->n_evaluated;
+    if (t->n_evaluated == 0) return 0;
+    const bool again = t->n_evaluated == t->n_ids ? !t->has_logits : t->model->predicts && !t->has_hidden;
+    return t->n_evaluated - again;
 }
 
 /* One step for this timeline: its own, or one that it shares with those of other threads. */

@@ -26,8 +26,11 @@ struct weft_timeline {
     float
         *logits; /* [WEFT_GUESSES + 1][n_vocab]: after position n_evaluated - 1, after each guess */
     size_t at;   /* row of the last evaluated id */
+    float *hidden; /* [WEFT_GUESSES + 1][n_embd] of a model that predicts: hidden states, of the rows of logits; those */
+    bool has_hidden; /* not behind `at` are spare. Only the last evaluated id's counts, if it is known */
     int32_t guess[WEFT_GUESSES];
     size_t n_guess, n_ahead;            /* proposed; computed, and not yet passed or dropped */
+    size_t n_asked;                     /* of the proposed: those that the model is asked to predict, or 0 */
     int64_t n_guessed, n_guessed_right; /* computed; passed */
     weft_draft *draft;                  /* NULL: nothing is guessed */
     float *weight;                      /* [n_vocab], the sampler's */
@@ -40,8 +43,8 @@ struct weft_timeline {
     uint64_t step_clock; /* when it was served last: who waited longest goes first */
 };
 
-/* Where evaluation goes on: n_evaluated, or one before if every id came from pages and the last
- * position is to be computed again for its logits. */
+/* Where evaluation goes on: n_evaluated, or one before if what came from pages ends there and that position is
+ * to be computed again: for its logits where no id is left, for its hidden state where the model predicts. */
 int64_t timeline_next(const weft_timeline *t);
 /* Takes over pages that other runs made of the pending ids, where those begin a page. */
 weft_status timeline_take_over(weft_timeline *t, weft_error *err);

@@ -206,10 +206,10 @@ bool weft_arch_predicts(const weft_gguf *file, uint32_t layer)
     return weft_gguf_tensor_find(file, name) != NULL;
 }
 
-bool weft_arch_unused(const weft_gguf *file, const weft_tensor *tensor)
+bool weft_arch_unused(const weft_gguf *file, const weft_tensor *tensor, uint32_t n_layer)
 {
     unsigned layer;
-    return sscanf(tensor->name, "blk.%u.", &layer) == 1 && weft_arch_predicts(file, layer);
+    return sscanf(tensor->name, "blk.%u.", &layer) == 1 && layer >= n_layer && weft_arch_predicts(file, layer);
 }
 
 weft_status weft_arch_experts(const weft_gguf *file, const char *arch, bool normalise, weft_hparams *h,

@@ -49,6 +49,8 @@ typedef struct weft_hparams {
     /* latent attention; latent_dim 0: none. head_dim is that of queries, rope_dim of it rotated, last */
     uint32_t latent_dim, value_dim, q_lora; /* q_lora 0: queries are made in one step */
     uint32_t index_heads, index_dim, index_top_k; /* of the indexer; 0: none */
+
+    bool predicts; /* the file has a layer n_layer, behind the last, that predicts the token after the next */
 } weft_hparams;
 
 typedef struct weft_arch {
@@ -81,10 +83,10 @@ weft_status weft_arch_count(const weft_gguf *file, const char *arch, const char 
 weft_status weft_arch_experts(const weft_gguf *file, const char *arch, bool normalise, weft_hparams *h,
                               weft_error *err);
 
-/* True if a layer's tensors are there to predict further tokens: the forward pass has no use for them. */
+/* True if a layer's tensors are there to predict further tokens (predict.c). */
 bool weft_arch_predicts(const weft_gguf *file, uint32_t layer);
-/* A tensor of such a layer: it is not loaded. */
-bool weft_arch_unused(const weft_gguf *file, const weft_tensor *tensor);
+/* A tensor of such a layer from n_layer on, the number of layers that are loaded. */
+bool weft_arch_unused(const weft_gguf *file, const weft_tensor *tensor, uint32_t n_layer);
 
 static inline bool weft_layer_slides(const weft_hparams *h, uint32_t layer) {
     return h->window > 0 && (layer + 1) % h->window_period != 0;

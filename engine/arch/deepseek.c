@@ -171,10 +171,12 @@ static weft_status read_experts(const weft_gguf *file, const char *arch, int64_t
     return WEFT_OK;
 }
 
-/* Layers for multi-token prediction stand last and are counted in block_count or not. */
+/* Layers for multi-token prediction stand last and are counted in block_count or not. Of several the first is used:
+ * each further one predicts one token further. */
 static void leave_prediction(const weft_gguf *file, weft_hparams *h)
 {
     while (h->n_layer > 1 && weft_arch_predicts(file, h->n_layer - 1)) h->n_layer--;
+    h->predicts = weft_arch_predicts(file, h->n_layer);
 }
 
 static weft_status configure(const weft_gguf *file, const char *arch, int64_t gating, weft_hparams *h,

@@ -6,7 +6,7 @@
  */
 #include "engine/model.h"
 
-void weft_latent_keys(weft_model *m, uint32_t layer, const weft_row *row, size_t n)
+void weft_latent_keys(weft_model *m, uint32_t layer, const float *x, const weft_row *row, size_t n)
 {
     const float index_eps = 1e-6f; /* of a layer norm; files carry the other norms' only */
     const weft_hparams *h = &m->h;
@@ -17,7 +17,7 @@ void weft_latent_keys(weft_model *m, uint32_t layer, const weft_row *row, size_t
     const float *const bias[] = {NULL, NULL, NULL};
     float *const y[] = {s->latent, s->k_rope, s->index_k};
     const bool indexer = h->index_heads > 0;
-    o->rms_norm(m->backend, s->x, w->attn_norm, h->norm_eps, n, h->n_embd, s->normed);
+    o->rms_norm(m->backend, x, w->attn_norm, h->norm_eps, n, h->n_embd, s->normed);
     o->matmul(m->backend, weight, bias, y, indexer ? 3 : 2, s->normed, n);
     o->rms_norm(m->backend, s->latent, w->latent_norm, h->norm_eps, n, h->latent_dim, s->latent);
     o->rope(m->backend, s->k_rope, row, n, 1, h->rope_dim, h->rope_dim, h->rope, m->inv_freq[0], 1);

@@ -318,6 +318,36 @@ static weft_status load_ropes(loader *l)
     return e;
 }
 
+static bool is_quantised(const weft_tensor *t)
+{
+    size_t block_weights = 1, block_bytes;
+    weft_tensor_block(t->type, &block_weights, &block_bytes);
+    return block_weights > 1;
+}
+
+/* The layer behind the last. Files may leave out of it what it shares with the model. */
+static weft_status load_prediction(loader *l)
+{
+    weft_model *m = l->model;
+    weft_prediction *p = &m->prediction;
+    const uint32_t i = m->h.n_layer, n_embd = m->h.n_embd, n_vocab = m->h.n_vocab;
+    const weft_tensor *output;
+    char s[NAME_BYTES];
+    weft_status e = load_attention(l, i, &m->layer[i]);
+    if (!e) e = load_feed_forward(l, i, &m->layer[i]);
+    if (!e) e = matrix(l, layer_name(s, i, "nextn.eh_proj.weight"), 2 * n_embd, n_embd, &p->join);
+    if (!e) e = vector(l, layer_name(s, i, "nextn.enorm.weight"), n_embd, false, &p->embedding_norm);
+    if (!e) e = vector(l, layer_name(s, i, "nextn.hnorm.weight"), n_embd, false, &p->hidden_norm);
+    if (!e) e = vector(l, layer_name(s, i, "nextn.shared_head_norm.weight"), n_embd, true, &p->norm);
+    if (!e) e = take(l, layer_name(s, i, "nextn.embed_tokens.weight"), n_embd, n_vocab, 1, true, &p->embedding);
+    if (!e) e = take(l, layer_name(s, i, "nextn.shared_head_head.weight"), n_embd, n_vocab, 1, true, &output);
+    if (e) return e;
+    if (!p->norm) p->norm = m->output_norm;
+    if (!p->embedding) p->embedding = m->embedding;
+    p->output_is_quantised = output ? is_quantised(output) : m->output_is_quantised;
+    return output ? weigh(l, output, &p->own_output) : WEFT_OK;
+}
+
 static weft_status load_ends(loader *l)
 {
     weft_model *m = l->model;
@@ -326,9 +356,7 @@ static weft_status load_ends(loader *l)
     if (!e) e = vector(l, "output_norm.weight", h->n_embd, false, &m->output_norm);
     if (e) return e;
     const weft_tensor *output = weft_gguf_tensor_find(m->file, "output.weight");
-    size_t block_weights = 1, block_bytes;
-    weft_tensor_block(output ? output->type : m->embedding->type, &block_weights, &block_bytes);
-    m->output_is_quantised = block_weights > 1;
+    m->output_is_quantised = is_quantised(output ? output : m->embedding);
     if (output) return matrix(l, "output.weight", h->n_embd, h->n_vocab, &m->output);
     return weigh(l, m->embedding, &m->output); /* tied */
 }
@@ -340,7 +368,8 @@ static weft_status refuse_untaken(loader *l)
         const weft_tensor *t = weft_gguf_tensor_at(l->model->file, i);
         bool found = false;
         for (size_t j = 0; j < l->n_taken && !found; j++) found = l->taken[j] == t;
-        if (!found && !(l->model->h.latent_dim && weft_arch_unused(l->model->file, t)))
+        if (!found && !(l->model->h.latent_dim &&
+                        weft_arch_unused(l->model->file, t, weft_model_layers(l->model))))
             return weft_fail(
                 l->err, WEFT_E_MODEL,
                 "tensor %s: not known to the %s architecture; the result would be wrong", t->name,
@@ -363,7 +392,7 @@ static weft_status prepare(loader *l)
         return weft_fail(l->err, WEFT_E_MODEL, "%s.block_count: %u layers in %zu tensors",
                          m->info.architecture, m->h.n_layer, n);
     l->taken = calloc(n + 1, sizeof *l->taken);
-    m->layer = calloc(m->h.n_layer, sizeof *m->layer);
+    m->layer = calloc(weft_model_layers(m), sizeof *m->layer);
     m->vector_bytes = round_up(floats * sizeof(float), VECTOR_ALIGN);
     m->vectors = aligned_alloc(VECTOR_ALIGN, m->vector_bytes);
     if (!l->taken || !m->layer || !m->vectors)
@@ -383,6 +412,7 @@ weft_status weft_transformer_load(weft_model *model, const weft_engine_options *
         e = load_attention(&l, i, &model->layer[i]);
         if (!e) e = load_feed_forward(&l, i, &model->layer[i]);
     }
+    if (!e && model->predicts) e = load_prediction(&l);
     if (!e) e = refuse_untaken(&l);
     model->info.weight_bytes = l.in_memory;
     free(l.taken);
@@ -391,7 +421,7 @@ weft_status weft_transformer_load(weft_model *model, const weft_engine_options *
 
 void weft_transformer_unload(weft_model *model)
 {
-    for (uint32_t i = 0; model->layer && i < model->h.n_layer; i++) {
+    for (uint32_t i = 0; model->layer && i < weft_model_layers(model); i++) {
         const weft_layer *w = &model->layer[i];
         weft_weight *const all[] = {
             w->q,       w->k,       w->v,          w->o,           w->gate,      w->up,
@@ -401,7 +431,9 @@ void weft_transformer_unload(weft_model *model)
         for (size_t j = 0; j < sizeof all / sizeof *all; j++)
             if (all[j]) model->ops->weight_free(all[j]);
     }
-    if (model->output) model->ops->weight_free(model->output);
+    weft_weight *const ends[] = {model->output, model->prediction.join, model->prediction.own_output};
+    for (size_t j = 0; j < sizeof ends / sizeof *ends; j++)
+        if (ends[j]) model->ops->weight_free(ends[j]);
     free(model->layer);
     free(model->vectors);
     free(model->inv_freq[0]);

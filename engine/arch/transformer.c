@@ -152,7 +152,7 @@ static void guess_experts(weft_model *m, uint32_t layer, size_t n)
     m->ops->experts_soon(m->backend, &experts, s->pick, n);
 }
 
-static void feed_forward(weft_model *m, const weft_layer *w, size_t n)
+void weft_feed_forward(weft_model *m, const weft_layer *w, size_t n)
 {
     const weft_hparams *h = &m->h;
     const weft_ops *o = m->ops;
@@ -179,16 +179,22 @@ static void forward(weft_model *m, const weft_pass *pass)
     size_t n = pass->n;
     for (uint32_t layer = 0; layer < m->h.n_layer; layer++) {
         if (device) device->layer(m->backend, layer, n);
-        (m->h.latent_dim ? weft_latent_keys : project)(m, layer, row, n);
-        if (layer + 1 == m->h.n_layer) {
+        if (m->h.latent_dim)
+            weft_latent_keys(m, layer, m->scratch.x, row, n);
+        else
+            project(m, layer, row, n);
+        if (layer + 1 == m->h.n_layer && !m->predicts) {
             n = keep_wanted(m, pass);
             row = m->scratch.row;
             if (n == 0) return;
         }
         (m->h.latent_dim ? weft_latent_attend : attend)(m, layer, row, n);
-        feed_forward(m, &m->layer[layer], n);
+        weft_feed_forward(m, &m->layer[layer], n);
         guess_experts(m, layer, n);
     }
+    if (!m->predicts) return;
+    weft_predict_keys(m, pass);
+    keep_rows(m, pass, m->scratch.x, m->h.n_embd);
 }
 
 /* x = hi + lo (hi may be x): hi stands on the grid that the backend quantises a block of 32 to, lo is what that would lose.
@@ -220,24 +226,30 @@ static void split_rows(weft_model *m, size_t n, float *x, float *lo)
 /* Quantised output matrices take each row twice, as hi and lo, and add the two results: 16 bits of activation
  * for one read of the weights. Decode is that read, so it costs next to nothing, and it takes a sixth
  * off the whole model's distance to float32 (docs/engine.md). */
-static void logits(weft_model *m, const weft_pass *pass)
+void weft_output(weft_model *m, const float *x, const float *norm, const weft_weight *output, bool quantised,
+                 size_t n, float *out)
 {
     const weft_hparams *h = &m->h;
     const weft_scratch *s = &m->scratch;
-    const weft_weight *const weight[] = {m->output};
+    const weft_weight *const weight[] = {output};
     const float *const bias[] = {NULL};
-    float *const y[] = {pass->logits};
-    const size_t n = pass->n_logits, width = n * h->n_embd, size = n * h->n_vocab;
-    if (m->ops->device) m->ops->device->layer(m->backend, h->n_layer, n);
-    m->ops->rms_norm(m->backend, s->x + pass->from * h->n_embd, m->output_norm, h->norm_eps, n, h->n_embd,
-                     s->last);
-    if (!m->output_is_quantised) {
+    float *const y[] = {out};
+    const size_t width = n * h->n_embd, size = n * h->n_vocab;
+    m->ops->rms_norm(m->backend, x, norm, h->norm_eps, n, h->n_embd, s->last);
+    if (!quantised) {
         m->ops->matmul(m->backend, weight, bias, y, 1, s->last, n);
         return;
     }
     split_rows(m, width, s->last, s->last + width);
     m->ops->matmul(m->backend, weight, bias, y, 1, s->last, 2 * n);
-    m->ops->add(m->backend, pass->logits, pass->logits + size, size);
+    m->ops->add(m->backend, out, out + size, size);
+}
+
+static void logits(weft_model *m, const weft_pass *pass)
+{
+    if (m->ops->device) m->ops->device->layer(m->backend, m->h.n_layer, pass->n_logits);
+    weft_output(m, m->scratch.x + pass->from * m->h.n_embd, m->output_norm, m->output, m->output_is_quantised,
+                pass->n_logits, pass->logits);
 }
 
 typedef struct pass_call {

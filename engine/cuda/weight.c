@@ -10,6 +10,8 @@
  */
 #include "engine/cuda/cuda.h"
 
+#include "engine/arch/arch.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,7 +45,7 @@ static size_t measure(const weft_gguf *file, uint32_t n_layer, size_t *bytes)
     for (size_t i = 0; i < weft_gguf_tensor_count(file); i++) {
         const weft_tensor *t = weft_gguf_tensor_at(file, i);
         weft_cuda_format format;
-        if (!on_device(file, t) || !weft_cuda_format_of(t->type, &format)) continue;
+        if (!on_device(file, t) || weft_arch_unused(file, t, n_layer) || !weft_cuda_format_of(t->type, &format)) continue;
         size_t n = weft_cuda_weight_bytes(format, t->dim[0], t->dim[1]) * t->dim[2];
         bytes[layer_of(t, n_layer)] += n;
         sum += n;

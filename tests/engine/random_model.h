@@ -51,7 +51,7 @@ typedef struct writer {
     const spec *s;
     weft_buffer kv;
     uint64_t n_kv;
-    tensor t[96];
+    tensor t[128];
     size_t n;
     int64_t seed;
 } writer;

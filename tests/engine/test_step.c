@@ -391,7 +391,7 @@ static void test_first_step_is_plain(void **state)
     const int most[] = {-1, 3};
     int32_t out[WEFT_GUESSES];
     for (size_t i = 0; i < 2; i++) {
-        draft_cost cost = {{0}};
+        draft_cost cost = {.prediction_ns = 0};
         double tokens = 1;
         weft_draft *d;
         CHECK(draft_new(&d, n, most[i], err));
