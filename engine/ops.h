@@ -169,7 +169,7 @@ typedef struct weft_experts_size {
  * alone: the rest may differ from pass to pass of the same calls. */
 typedef struct weft_pass {
     const int32_t *ids;    /* [n] tokens to evaluate; n may be 0: only logits are asked for */
-    const weft_row *row;   /* [n] where they stand; rows of one timeline ascend */
+    const weft_row *row;   /* [n] where they stand; rows of one timeline follow one another */
     size_t n;
     const size_t *want;    /* [n_want], ascending: the tokens whose logits will be asked for */
     size_t n_want;

@@ -136,14 +136,25 @@ static void serve_prompts(weft_step_item *item, size_t n, size_t prompts, size_t
     }
 }
 
+/* True if the hidden state of the position before the step is there: not where that position is one of them. */
+static bool knows_before(const weft_timeline *t)
+{
+    return t->has_hidden && t->step_from == t->n_evaluated;
+}
+
 /* The number of guesses: of t's past, or of what the model will be asked to predict. */
 static size_t propose(weft_timeline *t, size_t most, size_t rows, double *tokens)
 {
     const draft_cost *cost = &t->model->step->cost;
     const size_t n = draft_propose(t->draft, cost, t->ids, t->n_ids, most, rows, tokens, t->guess);
-    const bool can_predict = t->model->predicts && t->has_hidden && t->step_n == 1;
+    const bool can_predict = knows_before(t) && t->step_n == 1;
     t->n_asked = n == 0 && can_predict ? draft_predictions(t->draft, cost, most, rows, tokens) : 0;
     return n + t->n_asked;
+}
+
+static bool asks(const weft_step_item *item, size_t index)
+{
+    return !item->status && item->timeline->step_n > 0 && item->timeline->n_asked > index;
 }
 
 /* Those that asked for a prediction, from item `from` on, as far as one call takes them; returns where it ended. */
@@ -155,7 +166,7 @@ static size_t gather_predictions(weft_step_item *item, size_t n, size_t from, si
     for (; from < n && *out_n < WEFT_LOGIT_ROWS && *out_n < limit; from++) {
         weft_timeline *t = item[from].timeline;
         const size_t n_embd = t->model->h.n_embd;
-        if (item[from].status || t->step_n == 0 || t->n_asked <= index) continue;
+        if (!asks(&item[from], index)) continue;
         float *const spare = t->hidden + (t->at == 0 ? n_embd : 0);
         out[(*out_n)++] = (weft_predict_item){
             .id = index == 0 ? t->ids[t->n_ids - 1] : t->guess[index - 1],
@@ -167,8 +178,8 @@ static size_t gather_predictions(weft_step_item *item, size_t n, size_t from, si
     return from;
 }
 
-/* Guess number `index` of all that asked for so many. Where the weights cannot be read there are no guesses: the
- * pass will say what is wrong. */
+/* Guess number `index` of all that asked for so many. Whatever goes wrong (weights that cannot be read) makes a wrong guess
+ * at worst; the pass, which reads the same, will say it. */
 static void predict(weft_step_item *item, size_t n, size_t index)
 {
     weft_predict_item of[WEFT_LOGIT_ROWS];
@@ -177,16 +188,10 @@ static void predict(weft_step_item *item, size_t n, size_t index)
         const int64_t begun = weft_monotonic_ns();
         end = gather_predictions(item, n, from, index, of, &count);
         if (count == 0) continue;
-        const bool failed = weft_model_predict(m, of, count, NULL) != WEFT_OK;
-        if (!failed) draft_prediction_measured(&m->step->cost, weft_monotonic_ns() - begun);
-        for (size_t i = from, k = 0; i < end; i++) {
-            weft_timeline *t = item[i].timeline;
-            if (item[i].status || t->step_n == 0 || t->n_asked <= index) continue;
-            t->guess[index] = of[k++].predicted;
-            if (!failed) continue;
-            t->step_n -= t->n_guess - index;
-            t->n_guess = t->n_asked = index;
-        }
+        (void)weft_model_predict(m, of, count, NULL);
+        draft_prediction_measured(&m->step->cost, weft_monotonic_ns() - begun);
+        for (size_t i = from, k = 0; i < end; i++)
+            if (asks(&item[i], index)) item[i].timeline->guess[index] = of[k++].predicted;
     }
 }
 
@@ -214,7 +219,7 @@ static void add_guesses(weft_step_item *item, size_t n, size_t rows, size_t room
     for (size_t i = 0; i < most_asked; i++) predict(item, n, i);
     for (size_t i = 0; i < n && most_asked > 0; i++) {
         const weft_timeline *t = item[i].timeline;
-        if (t->n_asked > 0 && t->n_guess > 0) draft_predicted(t->draft, t->n_ids, t->guess, t->n_guess);
+        if (asks(&item[i], 0)) draft_predicted(t->draft, t->n_ids, t->guess, t->n_guess);
     }
 }
 
@@ -243,7 +248,6 @@ static bool plan(weft_model *m, weft_step_item *item, size_t n, bool guesses)
 static void add_rows(weft_step_state *s, weft_timeline *t, bool every)
 {
     const weft_hparams *h = &t->model->h;
-    const bool known = t->has_hidden && t->step_from == t->n_evaluated;
     for (size_t i = 0; i < t->step_n; i++) {
         int64_t position = t->step_from + (int64_t)i, behind = position - t->n_ids;
         size_t at = behind >= 0 ? (size_t)behind + 1 : 0;
@@ -253,7 +257,7 @@ static void add_rows(weft_step_state *s, weft_timeline *t, bool every)
         }
         if (t->hidden) {
             const bool kept = behind >= -1 || i + 1 == t->step_n;
-            s->before[s->n] = i == 0 && known ? t->hidden + t->at * h->n_embd : NULL;
+            s->before[s->n] = i == 0 && knows_before(t) ? t->hidden + t->at * h->n_embd : NULL;
             s->hidden[s->n] = kept ? t->hidden + at * h->n_embd : NULL;
         }
         s->id[s->n] = behind < 0 ? t->ids[position] : t->guess[behind];

@@ -46,7 +46,7 @@ static void join(weft_model *m, const int32_t *ids, const weft_row *row, size_t 
 static const float *before(const weft_model *m, const weft_pass *pass, size_t r)
 {
     const weft_row *row = &pass->row[r];
-    if (r > 0 && row[-1].page == row->page && row[-1].position + 1 == row->position)
+    if (r > 0 && row[-1].page == row->page)
         return m->scratch.hidden + (r - 1) * m->h.n_embd;
     return pass->before[r];
 }

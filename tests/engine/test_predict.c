@@ -270,7 +270,7 @@ static void test_goes_on_from_pages(void **state)
     const outcome want = plain(&g, 0);
     const weft_engine_options o = {.threads = 2};
     weft_model *model = model_open(g.path, &o);
-    char *from = weft_path_join(g.dir, "plain"), *kv = weft_path_join(g.dir, "kv");
+    char *from = weft_path_join(g.dir, "plain"), *kv = weft_path_join(g.dir, "kv"), *other = weft_path_join(g.dir, "fork");
     for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
         const int64_t cut = cuts[i];
         const size_t given = cut < SHOWN ? SHOWN : (size_t)cut + 1; /* the first ids were not drawn */
@@ -284,17 +284,98 @@ static void test_goes_on_from_pages(void **state)
         expect_same(&want, &is, given - 1, "over another run's pages");
         assert_int_equal(weft_timeline_evaluated(t) + weft_timeline_shared(t), LONG - 1);
         assert_int_equal(weft_timeline_shared(t), cut - 1);
-        CHECK(weft_timeline_fork(&fork, t, cut, NULL, err));
+        memset(is.page, 0, sizeof is.page);
+        CHECK(weft_timeline_fork(&fork, t, cut, other, err));
         CHECK(weft_timeline_append(fork, want.ids + cut, given - (size_t)cut, err));
         draw(fork, 0, 3, &is);
         expect_same(&want, &is, given - 1, "forked");
         weft_timeline_close(fork);
         weft_timeline_close(t);
         CHECK(weft_remove_tree(kv, err));
+        CHECK(weft_remove_tree(other, err));
     }
     free(from);
     free(kv);
+    free(other);
     weft_model_close(model);
+    rig_free(&g);
+}
+
+/* However a prompt is cut, its pages are those of one that came token by token. */
+static void test_prompts_make_the_same_pages(void **state)
+{
+    static const int chunks[] = {7, 16, 48, 64, 256};
+    rig g = rig_of(&sparse);
+    const outcome want = plain(&g, 0);
+    for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
+        const weft_engine_options o = {.threads = 2, .chunk = chunks[i]};
+        weft_model *model = model_open(g.path, &o);
+        weft_timeline *t = NULL;
+        outcome is = {.guessed = 0};
+        char *kv = weft_path_join(g.dir, "kv");
+        CHECK(weft_timeline_open(&t, model, kv, want.ids, LONG, err));
+        weft_timeline_on_page(t, see_page, &is);
+        CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
+        for (int p = 0; p < LONG / 64; p++)
+            if (memcmp(is.page[p], want.page[p], WEFT_DIGEST_BYTES) != 0) fail_msg("chunk %d: page %d differs", chunks[i], p);
+        weft_timeline_close(t);
+        weft_model_close(model);
+        CHECK(weft_remove_tree(kv, err));
+        free(kv);
+    }
+    rig_free(&g);
+}
+
+/* A prompt half evaluated is forked where it stands: the hidden state there is no reason to take it for that of the
+ * position before, which is computed again for its logits. */
+static void test_fork_amid_a_prompt(void **state)
+{
+    rig g = rig_of(&sparse);
+    const outcome want = plain(&g, 0);
+    const weft_engine_options o = {.threads = 1, .chunk = 48};
+    weft_model *model = model_open(g.path, &o);
+    weft_timeline *t = NULL, *fork = NULL;
+    outcome is = {.guessed = 0};
+    CHECK(weft_timeline_open(&t, model, NULL, want.ids, 100, err));
+    weft_step_item item = {.timeline = t};
+    weft_step(&item, 1);
+    char *kv = weft_path_join(g.dir, "kv");
+    CHECK(weft_timeline_fork(&fork, t, 48, kv, err));
+    draw(fork, 0, 2, &is);
+    expect_same(&want, &is, 47, "forked amid a prompt");
+    weft_timeline_close(fork);
+    weft_timeline_close(t);
+    weft_model_close(model);
+    free(kv);
+    rig_free(&g);
+}
+
+/* Pages of another run are met on the way: the hidden state from before them is of no use behind them. */
+static void test_pages_met_on_the_way(void **state)
+{
+    rig g = rig_of(&sparse);
+    const outcome want = plain(&g, 0);
+    char *store = weft_path_join(g.dir, "store"), *kv[2] = {weft_path_join(g.dir, "a"), weft_path_join(g.dir, "b")};
+    const weft_engine_options o = {.threads = 1, .prefix_dir = store};
+    weft_model *model = model_open(g.path, &o);
+    for (int i = 0; i < 2; i++) {
+        outcome is = {.guessed = 0};
+        weft_timeline *t = NULL;
+        CHECK(weft_timeline_open(&t, model, kv[i], want.ids, 63, err)); /* the second: nothing to take over yet */
+        CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
+        CHECK(weft_timeline_append(t, want.ids + 63, 1, err));
+        CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
+        CHECK(weft_timeline_append(t, want.ids + 64, 67, err));
+        draw(t, 0, 2, &is);
+        assert_int_equal(weft_timeline_shared(t), i == 0 ? 0 : 63);
+        memcpy(is.page[0], want.page[0], WEFT_DIGEST_BYTES); /* sealed before anybody looked */
+        if (i == 1) memcpy(is.page[1], want.page[1], WEFT_DIGEST_BYTES);
+        expect_same(&want, &is, 130, "with pages met on the way");
+        weft_timeline_close(t);
+        free(kv[i]);
+    }
+    weft_model_close(model);
+    free(store);
     rig_free(&g);
 }
 
@@ -313,6 +394,10 @@ static void test_fork_takes_the_hidden_state(void **state)
     CHECK(weft_timeline_evaluate(fork, NULL, NULL, err));
     assert_int_equal(fork->n_asked, 1);
     assert_int_equal(fork->guess[0], 7);
+    /* the state before the last of two new ids is not known yet */
+    CHECK(weft_timeline_append(fork, (const int32_t[]){9, 10}, 2, err));
+    CHECK(weft_timeline_evaluate(fork, NULL, NULL, err));
+    assert_int_equal(fork->n_asked, 0);
     weft_timeline_close(fork);
     weft_timeline_close(t);
     weft_model_close(model);
@@ -410,35 +495,38 @@ static void test_unreadable(void **state)
 
 /* ---- whether it pays ---- */
 
+/* How often a layer is asked in 597 tokens, where a second row and a prediction cost so many hundredths of a step. */
+static int times_asked(int row, int prediction, bool right)
+{
+    weft_draft *d;
+    draft_cost cost = {.prediction_ns = 0};
+    int32_t out[WEFT_GUESSES], ids[600];
+    int asked = 0;
+    double tokens = 1;
+    for (int i = 0; i < 600; i++) ids[i] = i;
+    CHECK(draft_new(&d, 600, -1, err));
+    assert_int_equal(draft_predictions(d, &cost, WEFT_GUESSES, 1, &tokens), 0); /* nothing is known yet */
+    draft_measured(&cost, 1, 1000);
+    draft_measured(&cost, 2, 1000 + 10 * row);
+    for (int64_t n = 3; n < 600; n++) {
+        tokens = 1;
+        assert_int_equal(draft_propose(d, &cost, ids, n, WEFT_GUESSES, 1, &tokens, out), 0);
+        if (draft_predictions(d, &cost, 1, 1, &tokens) == 0) continue;
+        asked++;
+        draft_predicted(d, n, &ids[right ? n : 0], 1);
+        draft_prediction_measured(&cost, 10 * prediction);
+    }
+    draft_free(d);
+    return asked;
+}
+
 /* Asked only where a right guess is cheaper than a step, and, where it is not, once in a while to see. */
 static void test_asked_where_it_pays(void **state)
 {
-    weft_draft *d;
-    int32_t out[WEFT_GUESSES], ids[600];
-    for (int i = 0; i < 600; i++) ids[i] = i;
-    for (int dear = 0; dear < 2; dear++) {
-        draft_cost cost = {.prediction_ns = 0};
-        int asked = 0;
-        CHECK(draft_new(&d, 600, -1, err));
-        double tokens = 1;
-        assert_int_equal(draft_predictions(d, &cost, WEFT_GUESSES, 1, &tokens), 0); /* nothing is known yet */
-        draft_measured(&cost, 1, 1000);
-        draft_measured(&cost, 2, dear ? 2000 : 1050);
-        for (int64_t n = 3; n < 600; n++) {
-            tokens = 1;
-            assert_int_equal(draft_propose(d, &cost, ids, n, WEFT_GUESSES, 1, &tokens, out), 0);
-            const size_t k = draft_predictions(d, &cost, 1, 1, &tokens);
-            if (k == 0) continue;
-            asked++;
-            draft_predicted(d, n, &ids[n], 1);
-            draft_prediction_measured(&cost, 20);
-        }
-        if (dear)
-            assert_in_range(asked, 3, 6);
-        else
-            assert_int_equal(asked, 597);
-        draft_free(d);
-    }
+    assert_int_equal(times_asked(5, 2, true), 597);
+    assert_in_range(times_asked(100, 2, true), 3, 6);
+    assert_in_range(times_asked(5, 200, true), 3, 6);
+    assert_in_range(times_asked(5, 2, false), 6, 60);
 }
 
 int main(void)
@@ -448,6 +536,9 @@ int main(void)
                                        cmocka_unit_test(test_guesses_come_true),
                                        cmocka_unit_test(test_goes_on_from_pages),
                                        cmocka_unit_test(test_fork_takes_the_hidden_state),
+                                       cmocka_unit_test(test_prompts_make_the_same_pages),
+                                       cmocka_unit_test(test_fork_amid_a_prompt),
+                                       cmocka_unit_test(test_pages_met_on_the_way),
                                        cmocka_unit_test(test_several_at_once),
                                        cmocka_unit_test(test_further_layers_are_left),
                                        cmocka_unit_test(test_unreadable),
