@@ -419,6 +419,7 @@ static void test_several_at_once(void **state)
         CHECK(weft_timeline_open(&alone[i], model, NULL, ids, 3, err));
         CHECK(weft_timeline_open(&t[i], model, NULL, ids, 3, err));
         CHECK(weft_timeline_guess(t[i], 1 + i % 2, err));
+        CHECK(weft_timeline_guess(alone[i], 1 + i % 2, err));
         item[i] = (weft_step_item){.timeline = t[i]};
     }
     for (int step = 0; step < 40; step++) {
@@ -428,6 +429,7 @@ static void test_several_at_once(void **state)
             assert_true(item[i].status == WEFT_OK && item[i].ready);
             CHECK(weft_timeline_evaluate(alone[i], NULL, NULL, err));
             assert_memory_equal(weft_timeline_logits(t[i]), weft_timeline_logits(alone[i]), VOCAB * sizeof(float));
+            for (size_t k = 0; k < t[i]->n_asked; k++) assert_int_equal(t[i]->guess[k], alone[i]->guess[k]);
             if (t[i]->n_guess > 0 && step % 3 == 0) id = t[i]->guess[0]; /* some come true */
             CHECK(weft_timeline_append(alone[i], &id, 1, err));
             CHECK(weft_timeline_append(t[i], &id, 1, err));
