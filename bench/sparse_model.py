@@ -50,7 +50,7 @@ def tokenizer_keys(path):
 def metadata(s):
     a = "deepseek32."
     values = {
-        "general.architecture": "deepseek32", "general.name": "random, real head shapes", a + "block_count": s["layers"],
+        "general.architecture": "deepseek32", "general.name": "random, real head shapes", a + "block_count": s["layers"] + s.get("predictions", 0),
         a + "context_length": 163840, a + "embedding_length": s["embd"], a + "feed_forward_length": s["ff"],
         a + "attention.head_count": s["heads"], a + "attention.head_count_kv": 1,
         a + "attention.layer_norm_rms_epsilon": 1e-6, a + "rope.freq_base": 10000.0,
@@ -85,7 +85,7 @@ def tensors(s):
     yield "token_embd.weight", (embd, s["vocab"]), True
     yield "output.weight", (embd, s["vocab"]), True
     yield "output_norm.weight", (embd,), False
-    for i in range(s["layers"]):
+    for i in range(s["layers"] + s.get("predictions", 0)):
         b = f"blk.{i}."
         yield b + "attn_norm.weight", (embd,), False
         yield b + "attn_q_a.weight", (embd, s["q_lora"]), True
@@ -114,6 +114,10 @@ def tensors(s):
             yield b + f"ffn_gate_{part}.weight", (embd, s["expert_ff"]) + tail, True
             yield b + f"ffn_up_{part}.weight", (embd, s["expert_ff"]) + tail, True
             yield b + f"ffn_down_{part}.weight", (s["expert_ff"], embd) + tail, True
+        if i >= s["layers"]:
+            yield b + "nextn.eh_proj.weight", (2 * embd, embd), True
+            yield b + "nextn.enorm.weight", (embd,), False
+            yield b + "nextn.hnorm.weight", (embd,), False
 
 
 def product(dims):
@@ -123,7 +127,8 @@ def product(dims):
     return n
 
 
-def write(path, shape=SHAPE, seed=1):
+def write(path, shape=SHAPE, seed=1, given=lambda name, dims: None):
+    """given: a tensor's bytes where they are not to be random, or None."""
     draw = random.Random(seed)
     # a prime number of blocks: rows of no tensor repeat in step
     blocks = b"".join(struct.pack("<e", draw.uniform(0.004, 0.01)) + draw.randbytes(16) for _ in range(32749))
@@ -133,14 +138,17 @@ def write(path, shape=SHAPE, seed=1):
         size = n // 32 * 18 if quantised else 4 * n
         listing.append(text(name) + struct.pack("<I", len(dims)) + struct.pack(f"<{len(dims)}Q", *dims) +
                        struct.pack("<IQ", TENSOR_Q4_0 if quantised else TENSOR_F32, offset))
-        sizes.append((dims, quantised, size))
+        sizes.append((name, dims, quantised, size))
         offset += (size + ALIGN - 1) // ALIGN * ALIGN
     pairs = metadata(shape)
     head = b"GGUF" + struct.pack("<IQQ", 3, len(listing), len(pairs)) + b"".join(pairs) + b"".join(listing)
     with open(path, "wb") as out:
         out.write(head + b"\0" * (-len(head) % ALIGN))
-        for dims, quantised, size in sizes:
-            if quantised:
+        for name, dims, quantised, size in sizes:
+            data = given(name, dims)
+            if data is not None:
+                assert len(data) == size
+            elif quantised:
                 begin = draw.randrange(32749) * 18
                 data = (blocks[begin:] + blocks * (size // len(blocks) + 1))[:size]
             elif len(dims) == 1:
