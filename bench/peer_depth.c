@@ -8,6 +8,7 @@
  * result is loaded as a saved state. That it was taken is checked: the last position is right, and saving it again
  * gives the same bytes. Then the token at position DEPTH - 1 is evaluated REPETITIONS times, with flash attention
  * and without. It stops if llama.cpp does not use its fused indexer. One line of JSON a depth, in milliseconds.
+ * PEER_VERBOSE=1 shows llama.cpp's log.
  *
  * Layout of a sequence's state, little-endian (PEER_VERSION of bench/vs_llama_cpp; each field is compared, so another
  * layout is an error and not a wrong figure). There are two caches, of latents and of index keys:
@@ -37,7 +38,8 @@ static void die(const char *what)
 static void on_log(enum ggml_log_level level, const char *text, void *context)
 {
     (void)context;
-    if (strstr(text, "(LIGHTNING_INDEXER)")) indexer_is_fused = true; /* the operation that reads the mask of its graph */
+    /* llama.cpp lists which operations read a graph's inputs, here the mask */
+    if (strstr(text, "(LIGHTNING_INDEXER)")) indexer_is_fused = true;
     if (verbose || level == GGML_LOG_LEVEL_ERROR) fputs(text, stderr);
 }
 
@@ -189,13 +191,15 @@ static double measure(struct llama_context *c, uint32_t depth)
         const double from = now();
         decode(c);
         if (i >= 0) ms[i] = (now() - from) * 1e3;
-        if (!llama_memory_seq_rm(llama_get_memory(c), 0, (llama_pos)depth - 1, -1)) die("the last token cannot be removed");
+        if (!llama_memory_seq_rm(llama_get_memory(c), 0, (llama_pos)depth - 1, -1))
+            die("the last token cannot be removed");
     }
     qsort(ms, REPETITIONS, sizeof *ms, by_value);
     return ms[REPETITIONS / 2];
 }
 
-static struct llama_context *context(struct llama_model *m, uint32_t n, int threads, enum llama_flash_attn_type flash)
+static struct llama_context *context(struct llama_model *m, uint32_t n, int threads,
+                                     enum llama_flash_attn_type flash)
 {
     struct llama_context_params p = llama_context_default_params();
     p.n_ctx = (n + 255) / 256 * 256;
@@ -208,7 +212,7 @@ static struct llama_context *context(struct llama_model *m, uint32_t n, int thre
     indexer_is_fused = false;
     struct llama_context *c = llama_init_from_model(m, p);
     if (!c) die("no context: is there memory for the deepest depth?");
-    if (!indexer_is_fused) die("no fused indexer in the graph that llama.cpp lists; PEER_VERBOSE=1 shows what it says");
+    if (!indexer_is_fused) die("no fused indexer in llama.cpp's graph; PEER_VERBOSE=1 shows what it says");
     return c;
 }
 

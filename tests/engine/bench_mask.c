@@ -42,7 +42,8 @@ static const scene dsml_places[] = {
     {"counted text", DSML_OPEN "file_write\">\n" DSML_TEXT("path") "a"},
     {"counted text, one longer", DSML_OPEN "file_write\">\n" DSML_TEXT("path") "ab"},
     {"string in JSON", DSML_OPEN "file_write\">\n" DSML_TEXT("path") "a" DSML_SHUT DSML_JSON("lines") "[\"a"},
-    {"integer", DSML_OPEN "file_write\">\n" DSML_TEXT("path") "a" DSML_SHUT DSML_JSON("lines") "[]" DSML_SHUT DSML_JSON("size") "1"},
+    {"integer", (DSML_OPEN "file_write\">\n" DSML_TEXT("path") "a" DSML_SHUT DSML_JSON("lines") "[]" DSML_SHUT
+                 DSML_JSON("size") "1")},
     {"after the call", DSML_OPEN "next_item\">\n\n</~invoke>\n"},
 };
 
@@ -84,21 +85,24 @@ static const char *const json_turns[] = {
 };
 
 static const char *const dsml_turns[] = {
-    ("I need 12 percent of the price of four nights, then the sum.\n" DSML_OPEN "calculator\">\n" DSML_TEXT("expression")
-     "129.50 * 4 + 129.50 * 4 * 0.12" DSML_SHUT DSML_END),
-    ("The price is in the documents; let me search for it.\n" DSML_OPEN "web_search\">\n" DSML_TEXT("query")
-     "price per night hotel seaview" DSML_SHUT DSML_JSON("max_results") "5" DSML_SHUT DSML_END),
-    ("A short program is the safest way.</think>I will compute it.\n\n<~function_calls>\n<~invoke name=\"code_run\">\n"
-     DSML_TEXT("language") "python" DSML_SHUT DSML_TEXT("code")
-     "def fibonacci(n):\n    a, b = 0, 1\n    for _ in range(n):\n        a, b = b, a + b\n    return a\nprint(fibonacci(20))"
-     DSML_SHUT DSML_TEXT("stdin") "" DSML_SHUT DSML_END),
-    ("Both files are wanted, so two calls at once.\n" DSML_OPEN "write_file\">\n" DSML_TEXT("path") "price.txt" DSML_SHUT
-     DSML_TEXT("content") "137 euros per night in the summer season. Breakfast is included. Check-in from three in the afternoon."
-     DSML_SHUT "</~invoke>\n<~invoke name=\"read_file\">\n" DSML_TEXT("path") "price.txt" DSML_SHUT DSML_JSON("first_line") "1"
-     DSML_SHUT DSML_JSON("max_lines") "1" DSML_SHUT DSML_END),
-    ("The two prices are known: 137 and 124, and 3 times 13 is 39.</think>The price per night of Hotel Seaview is 137 euros, and "
-     "the price per night of Hotel Fjordgard is 124 euros. Three nights in Hotel Seaview cost 39 euros more than three nights in "
-     "Hotel Fjordgard."),
+    ("I need 12 percent of the price of four nights, then the sum.\n" DSML_OPEN "calculator\">\n"
+     DSML_TEXT("expression") "129.50 * 4 + 129.50 * 4 * 0.12" DSML_SHUT DSML_END),
+    ("The price is in the documents; let me search for it.\n" DSML_OPEN "web_search\">\n"
+     DSML_TEXT("query") "price per night hotel seaview" DSML_SHUT
+     DSML_JSON("max_results") "5" DSML_SHUT DSML_END),
+    ("A short program is the safest way.</think>I will compute it.\n\n<~function_calls>\n"
+     "<~invoke name=\"code_run\">\n" DSML_TEXT("language") "python" DSML_SHUT DSML_TEXT("code")
+     "def fibonacci(n):\n    a, b = 0, 1\n    for _ in range(n):\n        a, b = b, a + b\n"
+     "    return a\nprint(fibonacci(20))" DSML_SHUT DSML_TEXT("stdin") "" DSML_SHUT DSML_END),
+    ("Both files are wanted, so two calls at once.\n" DSML_OPEN "write_file\">\n"
+     DSML_TEXT("path") "price.txt" DSML_SHUT DSML_TEXT("content")
+     "137 euros per night in the summer season. Breakfast is included. Check-in from three in the "
+     "afternoon." DSML_SHUT "</~invoke>\n<~invoke name=\"read_file\">\n"
+     DSML_TEXT("path") "price.txt" DSML_SHUT DSML_JSON("first_line") "1" DSML_SHUT
+     DSML_JSON("max_lines") "1" DSML_SHUT DSML_END),
+    ("The two prices are known: 137 and 124, and 3 times 13 is 39.</think>The price per night of Hotel "
+     "Seaview is 137 euros, and the price per night of Hotel Fjordgard is 124 euros. Three nights in "
+     "Hotel Seaview cost 39 euros more than three nights in Hotel Fjordgard."),
 };
 
 /* ---- a dialect's places and turns ---- */
