@@ -5,7 +5,7 @@
  * Masks are kept for MASKS_MAX states, and the one unused for longest makes room. Two things spare
  * most states the walk over the whole vocabulary:
  *
- *  - Inside a string most of the vocabulary may follow, and with a maxLength every character makes a
+ *  - Inside a string, or a DSML text, most of the vocabulary may follow, and with a maxLength every character makes a
  *    new state. So before it walks, the masker proves by the rows whether the state takes all plain
  *    characters alike, as many as a plain token has: then those tokens are one copy, and the walk is
  *    over the rest.
@@ -149,13 +149,13 @@ static const struct {
                  {0xf1, 0xf3, 0x80, 0xbf, 2}, {0xf4, 0xf4, 0x80, 0x8f, 2}};
 
 /* The state after a plain character if it is the same for all of them, else DEAD; ASCII without
- * quote and backslash in one byte, the rest as sequences. */
+ * quote, backslash and '<' in one byte, the rest as sequences. */
 static int32_t take_plain(weft_masker *m, int32_t from)
 {
-    static const uint8_t ascii[][2] = {{' ', '!'}, {'#', '['}, {']', 0x7f}};
+    static const uint8_t ascii[][2] = {{' ', '!'}, {'#', ';'}, {'=', '['}, {']', 0x7f}};
     if (m->takes[from] != UNTRIED) return m->takes[from];
     int32_t to = all_lead(m, from, ascii[0][0], ascii[0][1]);
-    for (size_t i = 1; i < 3 && to >= 0; i++) {
+    for (size_t i = 1; i < sizeof ascii / sizeof *ascii && to >= 0; i++) {
         int32_t other = all_lead(m, from, ascii[i][0], ascii[i][1]);
         to = other == to || other == UNTRIED ? other : DEAD;
     }

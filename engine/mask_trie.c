@@ -3,9 +3,9 @@
  * Nodes lie in preorder, so that a walk reads memory forwards; a node knows where the next node
  * outside its subtree is, which is all that a walk needs to leave out what cannot follow. 151,936
  * tokens of Qwen2.5 make 333,009 nodes of 12 bytes. Tokens of equal bytes hang on one another. Nine
- * of ten tokens are *plain*: whole characters that may stand in a JSON string as they are. Where a
- * state takes every such character alike, they need no walk, and what is left has a trie of its
- * own. */
+ * of ten tokens are *plain*: whole characters that may stand in a JSON string as they are, but for '<',
+ * which may begin the end of a DSML text. Where a state takes every such character alike, they need no
+ * walk, and what is left has a trie of its own. */
 #include "engine/mask_trie.h"
 
 #include <stdlib.h>
@@ -81,14 +81,14 @@ static size_t common(weft_text a, weft_text b)
     return n;
 }
 
-/* Whole characters, none of them a quote, a backslash or a control. */
+/* Whole characters, none of them a quote, a backslash, '<' or a control. */
 static bool is_plain(weft_text bytes)
 {
     size_t characters = 0;
     uint8_t all = 0;
     for (size_t i = 0; i < bytes.size; i++) {
         uint8_t byte = (uint8_t)bytes.data[i];
-        if (byte < 0x20 || byte == '"' || byte == '\\') return false;
+        if (byte < 0x20 || byte == '"' || byte == '\\' || byte == '<') return false;
         characters += (byte & 0xc0) != 0x80;
         all |= byte;
     }
