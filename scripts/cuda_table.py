@@ -76,7 +76,7 @@ def compile_all(jobs):
 
 def group_of(name):
     """Kernels that differ in format alone share a row."""
-    return re.sub(r'_(q8_0|q8|q4|q4m|q5|q5m|q4k|q5k|q6k|f16|bf16|f32)(?=_\d+$|$)', '_*', name)
+    return re.sub(r'_(q8_0|q8|q4|q4m|q5|q5m|q4k|q5k|q6k|q2k|q3k|n4|n4k|mx4|f16|bf16|f32)(?=_\d+$|$)', '_*', name)
 
 
 def span(values):

@@ -17,23 +17,32 @@
  * columns, in row-major order. A brick, for 8 blocks of 32 columns (the last brick of a row may have fewer: their
  * bytes are there, but are not read):
  *
- *            scales                               high planes      q
+ *            scales                               ones, twos       codes
  *   Q8       f16 d[16][8]                                          8 x i8 [2][16][16]
  *   Q4       f16 d[16][8]                                          8 x u4    value + 8
  *   Q4M      f16 d[16][8]  f16 m[16][8]                            8 x u4
- *   Q5       f16 d[16][8]                         [2][16][4]       8 x u4    value + 16
- *   Q5M      f16 d[16][8]  f16 m[16][8]           [2][16][4]       8 x u4
+ *   Q5       f16 d[16][8]                         ones             8 x u4    value + 16
+ *   Q5M      f16 d[16][8]  f16 m[16][8]           ones             8 x u4
  *   Q4K      {f16 d, f16 m, u8 s[12]} [16]                         8 x u4
- *   Q5K      {f16 d, f16 m, u8 s[12]} [16]        [2][16][4]       8 x u4
- *   Q6K      i8 s[16][16]  f16 d[16]              [4][16][4]       8 x u4    value + 32
+ *   Q5K      {f16 d, f16 m, u8 s[12]} [16]        ones             8 x u4
+ *   Q6K      i8 s[16][16]  f16 d[16]              twos             8 x u4    value + 32
+ *   Q2K      u8 s[16][16]  {f16 d, f16 m} [16]    twos
+ *   Q3K      u8 s[16][12]  f16 d[16]              ones, twos                 value + 4
+ *   N4       f16 d[16][8]                                          8 x n4
+ *   N4K      {f16 d, u16 high, u8 low[4]} [16]                     8 x n4
+ *   MX4      u8 e[16][8]                                           8 x n4
  *   F16, BF16  [32][16][8] 16-bit                 F32  [64][16][4]
  *
  * Index [16] is the row. u4 is u32 [16][4]: word k of a row holds columns 4 k .. 4 k + 3 in the low nibbles of its
  * bytes, columns 4 k + 16 .. in the high ones: a lane's 16 bytes are one load for dp4a, and a word is exactly a
- * thread's part of an operand of mma.m16n8k32. High planes are u32: of Q5, word j % 4 of plane j / 4 belongs to
- * block j, and bit g of byte b to its column 4 g + b; of Q6K, words 2 j and 2 j + 1 (counted through the planes)
- * belong to the halves of block j, bits 2 i and 2 i + 1 of byte b to column 4 i + b of the half. s of Q4K and
- * Q5K is packed as in the file. So a brick has the bytes of its weights in the file.
+ * thread's part of an operand of mma.m16n8k32. n4 is the same, but its nibbles name values of a table (cpu/codes.h),
+ * and a word has columns 4 k .. in its lower half, lowest nibble first, and 4 k + 16 .. in the upper one: so
+ * they select bytes as they are. ones is u32 [2][16][4]: word j % 4 of plane j / 4 belongs to block j, and bit g of
+ * byte b to its column 4 g + b: the bit above the others. twos is u32 [4][16][4]: words 2 j and 2 j + 1
+ * (counted through the planes) belong to the halves of block j, bits 2 i and 2 i + 1 of byte b to column 4 i + b of
+ * the half: the bits above u4. s of Q4K, Q5K and Q2K and N4K's fields are packed as in the file. s of Q3K: in
+ * the nibbles of byte j, low bits of the scales of block j's halves; in bits 4 j .. 4 j + 3 of the last 4 bytes,
+ * their high ones. So a brick has the bytes of its weights in the file.
  *
  * Activations: a row of columns int8, row after row, and a weft_cuda_block for each 32 of them.
  */
@@ -85,6 +94,11 @@ typedef enum weft_cuda_format {
     WEFT_CUDA_Q4K,
     WEFT_CUDA_Q5K,
     WEFT_CUDA_Q6K,
+    WEFT_CUDA_Q2K,
+    WEFT_CUDA_Q3K,
+    WEFT_CUDA_N4,
+    WEFT_CUDA_N4K,
+    WEFT_CUDA_MX4,
     WEFT_CUDA_F16,
     WEFT_CUDA_BF16,
     WEFT_CUDA_F32,
@@ -536,8 +550,10 @@ static inline weft_cuda_launch weft_cuda_sample_launch(const weft_cuda_sample_ar
 
 /* ---- the list of kernels ---- */
 
+/* In the order of weft_cuda_format. */
 #define WEFT_CUDA_QUANTISED(X, a, b)                                                               \
-    X(a##q8##b) X(a##q4##b) X(a##q4m##b) X(a##q5##b) X(a##q5m##b) X(a##q4k##b) X(a##q5k##b) X(a##q6k##b)
+    X(a##q8##b) X(a##q4##b) X(a##q4m##b) X(a##q5##b) X(a##q5m##b) X(a##q4k##b) X(a##q5k##b) X(a##q6k##b) \
+    X(a##q2k##b) X(a##q3k##b) X(a##n4##b) X(a##n4k##b) X(a##mx4##b)
 #define WEFT_CUDA_FLOATS(X, a, b) X(a##f16##b) X(a##bf16##b) X(a##f32##b)
 
 /* X(name) for each kernel weft_cuda_<name>. */

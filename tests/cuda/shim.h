@@ -160,6 +160,15 @@ static inline int32_t __dp4a(int32_t a, int32_t b, int32_t c)
     return c;
 }
 
+/* Byte i of the result is the byte of y:x that nibble i of s names, by its low 3 bits. */
+static inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t s)
+{
+    const uint64_t from = (uint64_t)y << 32 | x;
+    uint32_t out = 0;
+    for (int i = 0; i < 4; i++) out |= (uint32_t)(uint8_t)(from >> 8 * (s >> 4 * i & 7)) << 8 * i;
+    return out;
+}
+
 static inline int __popc(uint32_t v)
 {
     return __builtin_popcount(v);

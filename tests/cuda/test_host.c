@@ -168,6 +168,17 @@ static void test_against_cpu(void **state)
     }
 }
 
+/* A model's matrices take them in turn. */
+static const weft_tensor_type few_bits[] = {WEFT_Q2_K, WEFT_IQ4_NL, WEFT_Q3_K, WEFT_MXFP4, WEFT_IQ4_XS};
+enum { N_FEW_BITS = sizeof few_bits / sizeof *few_bits };
+
+static bool has_type(const writer *w, weft_tensor_type type)
+{
+    size_t i = 0;
+    while (i < w->n && w->t[i].type != type) i++;
+    return i < w->n;
+}
+
 /* Of quantised weights activations are rounded to 8 bits, and a difference in the last place may tip one: 1/127 of
  * a block's largest, in a row of some hundred. */
 static void test_families(void **state)
@@ -184,14 +195,21 @@ static void test_families(void **state)
                      .embd = 32, .ff = 32, .experts = 6, .used = 2}},
         {"experts, q8_0", {.arch = "qwen3moe", .head_dim = 16, .rope_dim = 16, .theta = 1e6f, .head_norms = true,
                            .embd = 64, .ff = 64, .experts = 6, .used = 2, .type = WEFT_Q8_0}},
+        {"few bits", {.arch = "llama", .head_dim = 64, .rope_dim = 64, .theta = 1e6f, .embd = 256, .ff = 512,
+                      .mix = few_bits, .n_mix = N_FEW_BITS}},
+        {"experts of few bits", {.arch = "qwen3moe", .head_dim = 64, .rope_dim = 64, .theta = 1e6f,
+                                 .head_norms = true, .embd = 256, .ff = 256, .experts = 6, .used = 2,
+                                 .mix = few_bits, .n_mix = N_FEW_BITS}},
     };
     char *dir = make_temp_dir();
     mock_cuda_run = weft_shim_launch;
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         char path[4096];
         snprintf(path, sizeof path, "%s/m%zu.gguf", dir, i);
-        writer_free(new_model(&models[i].s, path));
-        const bool quantised = models[i].s.type == WEFT_Q4_K || models[i].s.type == WEFT_Q8_0;
+        writer *w = new_model(&models[i].s, path);
+        for (size_t k = 0; k < models[i].s.n_mix; k++) assert_true(has_type(w, models[i].s.mix[k]));
+        writer_free(w);
+        const bool quantised = models[i].s.type != WEFT_F32 || models[i].s.n_mix;
         const double far = compare_with_cpu(path, WEFT_KV_F16, TOKENS, VOCAB);
         if (far > (quantised ? 5e-2 : 1e-4)) fail_msg("%s: %g from the CPU's logits", models[i].what, far);
     }

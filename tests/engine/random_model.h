@@ -22,7 +22,9 @@ typedef struct spec {
     const char *scaling_type; /* written as it is */
     const char *extra_tensor;
     uint32_t embd, ff; /* 0: EMBD, FF */
-    weft_tensor_type type; /* of the matrices, but for the router's */
+    weft_tensor_type type; /* of the matrices, but for the router's; */
+    const weft_tensor_type *mix; /* or n_mix types, one matrix after the other */
+    size_t n_mix;
     uint32_t experts, used; /* 0: dense; else ff is that of an expert */
     bool not_normalised;    /* expert_weights_norm is written as false */
     float expert_scale;     /* 0: not written */
@@ -131,7 +133,8 @@ static inline tensor *add_stack(writer *w, const char *name, size_t columns, siz
     t->columns = columns;
     t->rows = rows;
     t->matrices = matrices;
-    t->type = rows && !strstr(name, "ffn_gate_inp") ? w->s->type : WEFT_F32;
+    const weft_tensor_type type = w->s->n_mix ? w->s->mix[w->n % w->s->n_mix] : w->s->type;
+    t->type = rows && !strstr(name, "ffn_gate_inp") ? type : WEFT_F32;
     if (t->type != WEFT_F32) {
         rng r = {(uint64_t)w->seed++};
         weft_tensor blocks = random_tensor(t->type, rows * matrices, columns, false, &r);
