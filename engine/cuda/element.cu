@@ -33,14 +33,14 @@ INLINE float weight_of(int f, const uint8_t *brick, uint32_t row, uint32_t c)
     const row_scales s = scales_of_row(f, brick, row);
     const uint8_t *const q = brick + codes_at(f);
     const int j = (int)(c / 32), i = (int)(c % 32), half = i / 16, k = i % 16 / 4;
-    const float d = scale_of_block(f, &s, j);
+    const float d = f == WEFT_CUDA_NV4 ? float_of_half_block(&s, j, half) : scale_of_block(f, &s, j);
     if (f == WEFT_CUDA_Q8) {
         const uint32_t at = ((uint32_t)(2 * j + half) * WEFT_CUDA_ROWS + row) * 16 + (uint32_t)i % 16;
         return d * (float)(int8_t)q[at];
     }
     uint32_t word = 0;
     if (has_nibbles(f)) word = ((const uint32_t *)q)[((uint32_t)j * WEFT_CUDA_ROWS + row) * 4 + (uint32_t)k];
-    const block_planes p = planes_of(f, brick, row, j);
+    const block_planes p = planes_of(f, brick, &s, row, j);
     const int32_t code = (int8_t)(codes_of(f, word, &p, half, k) >> i % 4 * 8);
     const float value = (float)(code - offset_of(f));
     const float scaled = has_halves(f) ? d * (float)scale_of_half(f, &s, j, half) * value : d * value;
@@ -71,6 +71,15 @@ INLINE float weight_of_any(weft_cuda_format format, const uint8_t *table, uint32
         CASE(N4);
         CASE(N4K);
         CASE(MX4);
+        CASE(NV4);
+        CASE(IQ1);
+        CASE(IQ2XXS);
+        CASE(IQ2XS);
+        CASE(IQ2S);
+        CASE(IQ3XXS);
+        CASE(IQ3S);
+        CASE(Q2);
+        CASE(Q1);
         CASE(F16);
         CASE(BF16);
     default: CASE(F32);

@@ -31,6 +31,15 @@
  *   N4       f16 d[16][8]                                          8 x n4
  *   N4K      {f16 d, u16 high, u8 low[4]} [16]                     8 x n4
  *   MX4      u8 e[16][8]                                           8 x n4
+ *   NV4      u8 s[16][16]                                          8 x n4
+ *   IQ1      {u16 s[4]} [16]  u16 high[16][8]                      eights
+ *   IQ2XXS   {u4 s[8]} [16]  f16 d[16]            ones             eights
+ *   IQ2XS    {u4 s[16]} [16]  {u4 high[8]} [16]  f16 d[16]   ones  eights
+ *   IQ2S     {u4 s[16]} [16]  u8 high[16][8]  f16 d[16]      ones  eights
+ *   IQ3XXS   {u4 s[8]} [16]  f16 d[16]            ones             fours
+ *   IQ3S     {u4 s[8]} [16]  u8 high[16][8]  f16 d[16]       ones  fours
+ *   Q2       f16 d[16][4]                         twos                       value + 1
+ *   Q1       f16 d[16][2]                         ones                       (value + 1) / 2
  *   F16, BF16  [32][16][8] 16-bit                 F32  [64][16][4]
  *
  * Index [16] is the row. u4 is u32 [16][4]: word k of a row holds columns 4 k .. 4 k + 3 in the low nibbles of its
@@ -42,7 +51,20 @@
  * (counted through the planes) belong to the halves of block j, bits 2 i and 2 i + 1 of byte b to column 4 i + b of
  * the half: the bits above u4. s of Q4K, Q5K and Q2K and N4K's fields are packed as in the file. s of Q3K: in
  * the nibbles of byte j, low bits of the scales of block j's halves; in bits 4 j .. 4 j + 3 of the last 4 bytes,
- * their high ones. So a brick has the bytes of its weights in the file.
+ * their high ones.
+ *
+ * IQ: weights are groups of 8 or 4 that an index names (cuda/grids.cuh), and ones has their signs (1: minus).
+ * eights is u32 [2][16][4], placed as ones is: byte g of a block's word is the first 8 bits of the index of columns
+ * 8 g .. 8 g + 7. fours is placed as twos is: byte k of the word of a half, of its columns 4 k .. 4 k + 3. high has
+ * the bits beyond, group after group: of IQ1, 3, and a fourth that lowers the group; of IQ2S, 2; of IQ2XS and IQ3S,
+ * 1. s is of a block or (16 of them, and IQ1) of a half, and stands for 2 s + 1; of IQ1, 4 times 3 bits, and above
+ * them 4 bits of f16 d, the lowest first.
+ *
+ * So a brick has the bytes of its weights in the file, but for some types: a weight takes, in bytes
+ *
+ *              file    here                  file    here                  file    here
+ *   IQ1_S      0.195   0.219     IQ2_XS      0.289   0.305     TQ1_0       0.211   0.281 (as Q2)
+ *   IQ2_XXS    0.258   0.273     IQ3_XXS     0.383   0.398     TQ2_0       0.258   0.281 (as Q2)
  *
  * Activations: a row of columns int8, row after row, and a weft_cuda_block for each 32 of them.
  */
@@ -99,6 +121,15 @@ typedef enum weft_cuda_format {
     WEFT_CUDA_N4,
     WEFT_CUDA_N4K,
     WEFT_CUDA_MX4,
+    WEFT_CUDA_NV4,
+    WEFT_CUDA_IQ1,
+    WEFT_CUDA_IQ2XXS,
+    WEFT_CUDA_IQ2XS,
+    WEFT_CUDA_IQ2S,
+    WEFT_CUDA_IQ3XXS,
+    WEFT_CUDA_IQ3S,
+    WEFT_CUDA_Q2,
+    WEFT_CUDA_Q1,
     WEFT_CUDA_F16,
     WEFT_CUDA_BF16,
     WEFT_CUDA_F32,
@@ -553,7 +584,8 @@ static inline weft_cuda_launch weft_cuda_sample_launch(const weft_cuda_sample_ar
 /* In the order of weft_cuda_format. */
 #define WEFT_CUDA_QUANTISED(X, a, b)                                                               \
     X(a##q8##b) X(a##q4##b) X(a##q4m##b) X(a##q5##b) X(a##q5m##b) X(a##q4k##b) X(a##q5k##b) X(a##q6k##b) \
-    X(a##q2k##b) X(a##q3k##b) X(a##n4##b) X(a##n4k##b) X(a##mx4##b)
+    X(a##q2k##b) X(a##q3k##b) X(a##n4##b) X(a##n4k##b) X(a##mx4##b) X(a##nv4##b) \
+    X(a##iq1##b) X(a##iq2xxs##b) X(a##iq2xs##b) X(a##iq2s##b) X(a##iq3xxs##b) X(a##iq3s##b) X(a##q2##b) X(a##q1##b)
 #define WEFT_CUDA_FLOATS(X, a, b) X(a##f16##b) X(a##bf16##b) X(a##f32##b)
 
 /* X(name) for each kernel weft_cuda_<name>. */

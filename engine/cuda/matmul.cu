@@ -53,7 +53,7 @@ INLINE void load_x(const weft_cuda_matmul_args *a, const weft_cuda_run *run, uin
 }
 
 /* What a lane holds of a tile's block: rows l / 4 and l / 4 + 8, words l % 4 of both halves. */
-INLINE void load_codes(int f, const uint8_t *brick, int j, uint32_t *code)
+INLINE void load_codes(int f, const uint8_t *brick, const row_scales *s, int j, uint32_t *code)
 {
     const uint32_t lane = threadIdx.x % WARP, row = lane / 4, k = lane % 4;
     const uint32_t *const q = (const uint32_t *)(brick + codes_at(f));
@@ -65,7 +65,7 @@ INLINE void load_codes(int f, const uint8_t *brick, int j, uint32_t *code)
             continue;
         }
         const uint32_t word = has_nibbles(f) ? q[(uint32_t)j * 64 + r * 32 + lane] : 0;
-        const block_planes p = planes_of(f, brick, row + 8 * r, j);
+        const block_planes p = planes_of(f, brick, &s[r], row + 8 * r, j);
         code[r] = codes_of(f, word, &p, 0, (int)k);
         code[2 + r] = codes_of(f, word, &p, 1, (int)k);
     }
@@ -99,7 +99,9 @@ INLINE void dots(int f, const uint32_t *code, const row_scales *s, int j, const 
             const row_scales *const r = &s[i / 2];
             const int32_t v = (sum[i] - offset_of(f) * half_sum(pair, 0)) * scale_of_half(f, r, j, 0) +
                               (second[i] - offset_of(f) * half_sum(pair, 1)) * scale_of_half(f, r, j, 1);
-            out[i] = f == WEFT_CUDA_Q6K ? (float)v : float_of_magic(MAGIC + v); /* Q6K: up to 2^24 */
+            /* Below 2^22, but for Q6K and IQ2. */
+            out[i] = f == WEFT_CUDA_Q2K || f == WEFT_CUDA_Q3K || f == WEFT_CUDA_IQ1 ? float_of_magic(MAGIC + v)
+                                                                                     : (float)v;
         }
         return;
     }
@@ -113,17 +115,31 @@ INLINE void dots(int f, const uint32_t *code, const row_scales *s, int j, const 
     for (int i = 0; i < 4; i++) out[i] = float_of_magic(sum[i]);
 }
 
+/* NV4: the sums of a lane, each half with a scale of its own. */
+INLINE void add_scaled_halves(const uint32_t *code, const float *scale, const uint32_t *q, const float *x, float *to)
+{
+    int32_t sum[4] = {MAGIC, MAGIC, MAGIC, MAGIC}, second[4] = {MAGIC, MAGIC, MAGIC, MAGIC};
+    MMA_S8_HALF(sum, code, q);
+    MMA_S8_HALF(second, code + 2, q + 4);
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        to[i] = fmaf(float_of_magic(sum[i]), scale[i / 2] * x[i % 2], to[i]);
+        to[i] = fmaf(float_of_magic(second[i]), scale[2 + i / 2] * x[i % 2], to[i]);
+    }
+}
+
 /* Adds block j of a brick to the sums of a lane: sum[n][4] for each 8 rows of activations. */
 INLINE void add_block_wide(int f, int width, const uint8_t *brick, const row_scales *s, int j,
                            const x_brick *x, float *sum)
 {
     const uint32_t lane = threadIdx.x % WARP, column = lane % 4 * 2;
     uint32_t code[4];
-    float d[2], m[2] = {0, 0};
-    load_codes(f, brick, j, code);
+    float d[4], m[2] = {0, 0};
+    load_codes(f, brick, s, j, code);
     UNROLL
     for (int r = 0; r < 2; r++) {
-        d[r] = scale_of_block(f, &s[r], j);
+        d[r] = f == WEFT_CUDA_NV4 ? float_of_half_block(&s[r], j, 0) : scale_of_block(f, &s[r], j);
+        d[2 + r] = f == WEFT_CUDA_NV4 ? float_of_half_block(&s[r], j, 1) : 0;
         if (has_minimum(f)) m[r] = minimum_of_block(f, &s[r], j);
     }
     UNROLL
@@ -132,6 +148,10 @@ INLINE void add_block_wide(int f, int width, const uint8_t *brick, const row_sca
         const uint32_t *const q =
             (const uint32_t *)(x->q + ((uint32_t)(n * EIGHT) + lane / 4) * X_STRIDE + j * 32) + lane % 4;
         float dot[4];
+        if (f == WEFT_CUDA_NV4) {
+            add_scaled_halves(code, d, q, x->d + at, sum + 4 * n);
+            continue;
+        }
         dots(f, code, s, j, q, x->half + at, dot);
         UNROLL
         for (int i = 0; i < 4; i++) {
@@ -238,3 +258,12 @@ MATMULS(q3k, Q3K)
 MATMULS(n4, N4)
 MATMULS(n4k, N4K)
 MATMULS(mx4, MX4)
+MATMULS(nv4, NV4)
+MATMULS(iq1, IQ1)
+MATMULS(iq2xxs, IQ2XXS)
+MATMULS(iq2xs, IQ2XS)
+MATMULS(iq2s, IQ2S)
+MATMULS(iq3xxs, IQ3XXS)
+MATMULS(iq3s, IQ3S)
+MATMULS(q2, Q2)
+MATMULS(q1, Q1)

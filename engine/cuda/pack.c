@@ -1,5 +1,5 @@
-/* GGUF rows -> bricks of the device (kernels.h draws them). Every bit of the file is kept, only its place
- * changes. Host code: it runs at load, for runs of tiles, into a buffer that is then copied to the device. */
+/* GGUF rows -> bricks of the device (kernels.h draws them). Every bit of the file is kept, only its place changes
+ * (some types gain bits: pack_codes.c, pack_grids.c). Host code: it runs at load, for runs of tiles, into a buffer that is then copied to the device. */
 #include "engine/cuda/pack.h"
 
 #include "engine/cpu/half.h"
@@ -122,6 +122,18 @@ static const struct {
     {WEFT_IQ4_NL, WEFT_CUDA_N4, ROWS * 8 * 18, cuda_pack_iq4_nl},
     {WEFT_IQ4_XS, WEFT_CUDA_N4K, ROWS * 136, cuda_pack_iq4_xs},
     {WEFT_MXFP4, WEFT_CUDA_MX4, ROWS * 8 * 17, cuda_pack_mxfp4},
+    {WEFT_NVFP4, WEFT_CUDA_NV4, ROWS * 4 * 36, cuda_pack_nvfp4},
+    {WEFT_IQ1_S, WEFT_CUDA_IQ1, ROWS * 56, cuda_pack_iq1_s},
+    {WEFT_IQ1_M, WEFT_CUDA_IQ1, ROWS * 56, cuda_pack_iq1_m},
+    {WEFT_IQ2_XXS, WEFT_CUDA_IQ2XXS, ROWS * 70, cuda_pack_iq2_xxs},
+    {WEFT_IQ2_XS, WEFT_CUDA_IQ2XS, ROWS * 78, cuda_pack_iq2_xs},
+    {WEFT_IQ2_S, WEFT_CUDA_IQ2S, ROWS * 82, cuda_pack_iq2_s},
+    {WEFT_IQ3_XXS, WEFT_CUDA_IQ3XXS, ROWS * 102, cuda_pack_iq3_xxs},
+    {WEFT_IQ3_S, WEFT_CUDA_IQ3S, ROWS * 110, cuda_pack_iq3_s},
+    {WEFT_TQ1_0, WEFT_CUDA_Q2, ROWS * 4 * 18, cuda_pack_tq1_0},
+    {WEFT_TQ2_0, WEFT_CUDA_Q2, ROWS * 4 * 18, cuda_pack_tq2_0},
+    {WEFT_Q2_0, WEFT_CUDA_Q2, ROWS * 4 * 18, cuda_pack_q2_0},
+    {WEFT_Q1_0, WEFT_CUDA_Q1, ROWS * 2 * 18, cuda_pack_q1_0},
     {WEFT_F16, WEFT_CUDA_F16, ROWS * SUPER * 2, pack_16_bit},
     {WEFT_BF16, WEFT_CUDA_BF16, ROWS * SUPER * 2, pack_16_bit},
     {WEFT_F32, WEFT_CUDA_F32, ROWS * SUPER * 4, pack_f32},

@@ -1,5 +1,5 @@
 /* Packers: 256 columns of a row of one block type into their place in a brick (kernels.h). Host code, private to
- * pack.c and pack_codes.c. */
+ * pack*.c. */
 #ifndef WEFT_ENGINE_CUDA_PACK_H
 #define WEFT_ENGINE_CUDA_PACK_H
 
@@ -15,6 +15,18 @@ void cuda_pack_q3_k(const uint8_t *in, size_t columns, size_t r, uint8_t *brick)
 void cuda_pack_iq4_nl(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
 void cuda_pack_iq4_xs(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
 void cuda_pack_mxfp4(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
+void cuda_pack_nvfp4(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
+void cuda_pack_iq1_s(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
+void cuda_pack_iq1_m(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
+void cuda_pack_iq2_xxs(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
+void cuda_pack_iq2_xs(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
+void cuda_pack_iq2_s(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
+void cuda_pack_iq3_xxs(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
+void cuda_pack_iq3_s(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
+void cuda_pack_tq1_0(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
+void cuda_pack_tq2_0(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
+void cuda_pack_q2_0(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
+void cuda_pack_q1_0(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
 
 /* Places of row r: words of 4 bytes, [.][16][4]. */
 static inline uint8_t *cuda_words_of(uint8_t *plane, size_t index, size_t r)

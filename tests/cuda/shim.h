@@ -58,6 +58,7 @@ const shim_kernel *const *shim_replaced(size_t *out_n);
 #define KERNEL_BLOCKS(name, threads, blocks, args) KERNEL(name, threads, args)
 #define INLINE static inline __attribute__((always_inline))
 #define TABLE static const
+#define GATHERED static const
 #define UNROLL
 #define NO_UNROLL
 #define UNROLL4

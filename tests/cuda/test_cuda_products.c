@@ -4,11 +4,14 @@
  * CPU's products of each brick's columns, added in order, are the device's bits. */
 #include "cuda_test.h"
 
-static const weft_tensor_type types[] = {WEFT_Q8_0, WEFT_Q4_0,   WEFT_Q4_1,   WEFT_Q5_0,  WEFT_Q5_1, WEFT_Q4_K,
-                                         WEFT_Q5_K, WEFT_Q6_K,   WEFT_Q2_K,   WEFT_Q3_K,  WEFT_IQ4_NL,
-                                         WEFT_IQ4_XS, WEFT_MXFP4, WEFT_F16,    WEFT_BF16,  WEFT_F32};
-static const char *const names[] = {"q8",  "q4",  "q4m", "q5",  "q5m", "q4k", "q5k",  "q6k",
-                                    "q2k", "q3k", "n4",  "n4k", "mx4", "f16", "bf16", "f32"};
+static const weft_tensor_type types[] = {
+    WEFT_Q8_0,   WEFT_Q4_0,  WEFT_Q4_1,  WEFT_Q5_0,  WEFT_Q5_1,   WEFT_Q4_K,   WEFT_Q5_K,
+    WEFT_Q6_K,   WEFT_Q2_K,  WEFT_Q3_K,  WEFT_IQ4_NL, WEFT_IQ4_XS, WEFT_MXFP4,  WEFT_NVFP4,
+    WEFT_IQ1_S,  WEFT_IQ1_M, WEFT_IQ2_XXS, WEFT_IQ2_XS, WEFT_IQ2_S, WEFT_IQ3_XXS, WEFT_IQ3_S,
+    WEFT_TQ1_0,  WEFT_TQ2_0, WEFT_Q2_0,  WEFT_Q1_0,  WEFT_F16,    WEFT_BF16,   WEFT_F32};
+static const char *const names[] = {"q8",  "q4",  "q4m",    "q5",    "q5m",  "q4k",    "q5k",  "q6k", "q2k", "q3k",
+                                    "n4",  "n4k", "mx4",    "nv4",   "iq1",  "iq1",    "iq2xxs", "iq2xs", "iq2s", "iq3xxs",
+                                    "iq3s", "q2", "q2", "q2", "q1", "f16", "bf16", "f32"};
 enum { N_FORMATS = sizeof types / sizeof *types };
 
 static size_t block_of(weft_tensor_type type, size_t *out_bytes)
@@ -417,6 +420,17 @@ static void test_stack(void **state)
     }
 }
 
+/* Every type of the file format has kernels, and they are tested here. */
+static void test_types(void **state)
+{
+    for (size_t i = 0; i < N_TYPES; i++) {
+        weft_cuda_format format;
+        size_t k = 0;
+        while (k < N_FORMATS && types[k] != all_types[i]) k++;
+        assert_true(k < N_FORMATS && weft_cuda_format_of(all_types[i], &format));
+    }
+}
+
 /* Rows by number: what the packed bytes stand for is what the file's do. */
 static void test_embed(void **state)
 {
@@ -459,7 +473,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_quantise), cmocka_unit_test(test_split),    cmocka_unit_test(test_products),
         cmocka_unit_test(test_limits),   cmocka_unit_test(test_together), cmocka_unit_test(test_stack),
-        cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_types),    cmocka_unit_test(test_embed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,8 @@
  * kernels under the shim. */
 #include "tests/cuda/host_test.h"
 
+#include "engine/cuda/cuda.h"
+
 #include <math.h>
 
 static int start(void **state)
@@ -169,7 +171,9 @@ static void test_against_cpu(void **state)
 }
 
 /* A model's matrices take them in turn. */
-static const weft_tensor_type few_bits[] = {WEFT_Q2_K, WEFT_IQ4_NL, WEFT_Q3_K, WEFT_MXFP4, WEFT_IQ4_XS};
+static const weft_tensor_type few_bits[] = {
+    WEFT_Q2_K,  WEFT_IQ4_NL,  WEFT_IQ2_XXS, WEFT_Q3_K,    WEFT_MXFP4, WEFT_IQ1_S, WEFT_IQ4_XS, WEFT_TQ1_0, WEFT_IQ3_XXS,
+    WEFT_NVFP4, WEFT_IQ2_XS, WEFT_IQ1_M,   WEFT_IQ3_S,  WEFT_Q1_0,  WEFT_IQ2_S, WEFT_Q2_0,   WEFT_TQ2_0};
 enum { N_FEW_BITS = sizeof few_bits / sizeof *few_bits };
 
 static bool has_type(const writer *w, weft_tensor_type type)
@@ -216,6 +220,17 @@ static void test_families(void **state)
     remove_temp_dir(dir);
 }
 
+/* A type that no kernel knows is refused by name before memory is taken. */
+static void test_unknown_type(void **state)
+{
+    const weft_tensor t = {.name = "blk.0.attn_q.weight", .type = (weft_tensor_type)9, .n_dims = 2, .dim = {256, 16, 1, 1}};
+    weft_weight *w = NULL;
+    weft_error e;
+    assert_int_equal(cuda_weight_new(NULL, &t, &w, &e), WEFT_E_MODEL);
+    assert_string_equal(e.message, "tensor blk.0.attn_q.weight: type unknown has no GPU kernels; use --engine cpu");
+    assert_null(w);
+}
+
 /* DeepSeek-V3.2's layers: latents, indexer, groups of experts. Chunks and steps by graph: the same bits. */
 static void test_latent(void **state)
 {
@@ -245,6 +260,7 @@ int main(void)
         cmocka_unit_test_setup(test_same_bits, start),
         cmocka_unit_test_setup(test_against_cpu, start),
         cmocka_unit_test_setup(test_families, start),
+        cmocka_unit_test(test_unknown_type),
         cmocka_unit_test_setup(test_latent, start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
