@@ -151,7 +151,7 @@ INLINE row_scales scales_of_row(int f, const uint8_t *brick, uint32_t row)
     if (f == WEFT_CUDA_IQ2S || f == WEFT_CUDA_IQ3S) s.b = places_at(next, 8, row);
     if (f == WEFT_CUDA_IQ2XS) s.b = places_at(next, 4, row);
     if (f == WEFT_CUDA_Q6K || f == WEFT_CUDA_Q3K || (has_eights(f) && f != WEFT_CUDA_IQ1) || has_fours(f))
-        s.d = float_of_half(((const uint16_t *)(brick + scale_bytes(f)))[(int)row - WEFT_CUDA_ROWS]);
+        s.d = float_of_half(((const uint16_t *)(brick + scale_bytes(f) - 2 * WEFT_CUDA_ROWS))[row]);
     if (f == WEFT_CUDA_N4K) s.d = float_of_half((uint16_t)s.a.x);
     if (f == WEFT_CUDA_IQ1) /* 4 of its bits above each 4 scales of 3 bits */
         s.d = float_of_half((uint16_t)((s.a.x >> 12 & 0x000f) | (s.a.x >> 24 & 0x00f0) | (s.a.y >> 4 & 0x0f00) |

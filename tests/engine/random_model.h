@@ -22,8 +22,8 @@ typedef struct spec {
     const char *scaling_type; /* written as it is */
     const char *extra_tensor;
     uint32_t embd, ff; /* 0: EMBD, FF */
-    weft_tensor_type type; /* of the matrices, but for the router's; */
-    const weft_tensor_type *mix; /* or these in turn, matrix by matrix */
+    weft_tensor_type type; /* of the matrices, but for the router's */
+    const weft_tensor_type *mix; /* or n_mix types in turn, matrix by matrix */
     size_t n_mix;
     uint32_t experts, used; /* 0: dense; else ff is that of an expert */
     bool not_normalised;    /* expert_weights_norm is written as false */
