@@ -23,9 +23,18 @@ WORK = [
     ('matvec Q4_K, 1 row', 'block of 32 weights', 18, 36, 8, 0),
     ('matvec Q4_K, 8 rows', 'block of 32 weights', 18, 30 + 8 * 8, 64, 0),
     ('matvec Q6_K, 1 row', 'block of 32 weights', 26.25, 56, 8, 0),
+    ('matvec Q2_K, 1 row', 'block of 32 weights', 10.5, 38, 8, 0),
+    ('matvec Q3_K, 1 row', 'block of 32 weights', 13.75, 54, 8, 0),
+    ('matvec IQ4_XS, 1 row', 'block of 32 weights', 17, 68, 8, 0),
+    ('matvec MXFP4, 1 row', 'block of 32 weights', 17, 64, 8, 0),
+    ('matvec IQ3_S, 1 row', 'block of 32 weights', 13.75, 118, 8, 0),
+    ('matvec IQ2_XXS, 1 row', 'block of 32 weights', 8.75, 84, 8, 0),
+    ('matvec IQ1_M, 1 row', 'block of 32 weights', 7, 72, 8, 0),
     ('matvec Q8_0, 1 row', 'block of 32 weights', 34, 18, 8, 0),
     ('matvec F16, 1 row', '8 weights', 16, 8 * 3, 0, 0),
     ('matmul Q4_K, 64 rows', 'block of 32 weights', 18, 64 * 5 + 8, 0, 64 * 32),
+    ('matmul Q2_K, 64 rows', 'block of 32 weights', 10.5, 64 * 14 + 12, 0, 64 * 32),
+    ('matmul IQ4_XS, 64 rows', 'block of 32 weights', 17, 64 * 4 + 20, 0, 64 * 32),
     ('matmul Q8_0, 64 rows', 'block of 32 weights', 34, 64 * 4 + 8, 0, 64 * 32),
     ('attention f16, 7 heads, dim 128', 'position and KV head', 512, 128 * (2 + 8 + 2) + 128 * (2 + 8 + 2), 0, 0),
     ('attention f16, tiles of 16 queries', '16 queries by a position', 512 / 32, 128 * (3 + 16 + 4) * 2, 0, 0),
@@ -39,7 +48,7 @@ WORK = [
 
 def digest():
     h = hashlib.sha256()
-    for path in sorted(FOLDER.glob('*.cu')) + sorted(FOLDER.glob('*.cuh')) + [FOLDER / 'kernels.h']:
+    for path in sorted(FOLDER.glob('*.cu')) + sorted(FOLDER.glob('*.cuh')) + [FOLDER / 'kernels.h', ROOT / 'engine' / 'grids.inc']:
         h.update(path.name.encode() + b'\0' + path.read_bytes())
     return h.hexdigest()[:16]
 
@@ -76,7 +85,7 @@ def compile_all(jobs):
 
 def group_of(name):
     """Kernels that differ in format alone share a row."""
-    return re.sub(r'_(q8_0|q8|q4|q4m|q5|q5m|q4k|q5k|q6k|f16|bf16|f32)(?=_\d+$|$)', '_*', name)
+    return re.sub(r'_(q8_0|q8|q4|q4m|q5|q5m|q4k|q5k|q6k|q2k|q3k|n4|n4k|mx4|nv4|iq1|iq2xxs|iq2xs|iq2s|iq3xxs|iq3s|q2|q1|f16|bf16|f32)(?=_\d+$|$)', '_*', name)
 
 
 def span(values):

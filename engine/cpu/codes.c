@@ -6,13 +6,6 @@
 
 #include <assert.h>
 
-/* The sign bits of 8 weights from 7: their number is even. */
-static uint8_t eighth_sign(uint32_t seven)
-{
-    seven &= 127;
-    return (uint8_t)(seven | (uint32_t)__builtin_parity(seven) << 7);
-}
-
 /* 8 codes of 3 bits: two of level, one of sign. */
 static void eight(uint16_t group, uint8_t signs, uint8_t *code)
 {
@@ -32,7 +25,7 @@ static void iq2_xxs(const uint8_t *b, cpu_codes *out)
         uint32_t packed = load32(index + 4); /* 4 x 7 signs, then the scale */
         out->scale[2 * j] = out->scale[2 * j + 1] = (uint8_t)(2 * (packed >> 28) + 1);
         for (int k = 0; k < 4; k++)
-            eight(cpu_grid_iq2_xxs[index[k]], eighth_sign(packed >> 7 * k),
+            eight(cpu_grid_iq2_xxs[index[k]], cpu_even_signs(packed >> 7 * k),
                   out->code + 32 * j + 8 * k);
     }
 }
@@ -42,7 +35,7 @@ static void iq2_xs(const uint8_t *b, cpu_codes *out)
     for (int k = 0; k < 32; k++) {
         uint16_t packed = load16(b + 2 + 2 * k); /* 9 bits of index, 7 signs */
         out->scale[k / 2] = (uint8_t)(2 * (b[66 + k / 4] >> 4 * (k / 2 % 2) & 15) + 1);
-        eight(cpu_grid_iq2_xs[packed & 511], eighth_sign(packed >> 9), out->code + 8 * k);
+        eight(cpu_grid_iq2_xs[packed & 511], cpu_even_signs(packed >> 9), out->code + 8 * k);
     }
 }
 
@@ -63,7 +56,7 @@ static void iq3_xxs(const uint8_t *b, cpu_codes *out)
         uint32_t packed = load32(b + 66 + 4 * j);
         out->scale[2 * j] = out->scale[2 * j + 1] = (uint8_t)(2 * (packed >> 28) + 1);
         for (int k = 0; k < 8; k++)
-            four(cpu_grid_iq3_xxs[index[k]], eighth_sign(packed >> 7 * (k / 2)) >> 4 * (k % 2),
+            four(cpu_grid_iq3_xxs[index[k]], cpu_even_signs(packed >> 7 * (k / 2)) >> 4 * (k % 2),
                  out->code + 32 * j + 4 * k);
     }
 }

@@ -66,6 +66,13 @@ static inline float cpu_ue4m3(uint8_t u)
     return float_from_bits((uint32_t)(u & 0x7f) << 20) * 0x1p119f;
 }
 
+/* The sign bits of 8 weights from 7: their number is even. */
+static inline uint8_t cpu_even_signs(uint32_t seven)
+{
+    seven &= 127;
+    return (uint8_t)(seven | (uint32_t)__builtin_parity(seven) << 7);
+}
+
 /* The groups: 8 levels of 2 bits an entry, or (IQ3) 4 levels of 3 bits, the first weight lowest. */
 extern const uint16_t cpu_grid_iq1[2048], cpu_grid_iq2_xxs[256], cpu_grid_iq2_xs[512],
     cpu_grid_iq2_s[1024], cpu_grid_iq3_xxs[256], cpu_grid_iq3_s[512];

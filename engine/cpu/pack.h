@@ -3,6 +3,7 @@
 #ifndef WEFT_ENGINE_CPU_PACK_H
 #define WEFT_ENGINE_CPU_PACK_H
 
+#include "engine/cpu/half.h"
 #include "engine/cpu/kernels.h"
 
 /* `blocks` blocks of a row into lane r (0..15) of a tile. */
@@ -57,6 +58,22 @@ static inline uint32_t fifth_plane(uint32_t v)
 {
     return every_fourth(v, 0) | every_fourth(v, 1) << 8 | every_fourth(v, 2) << 16 |
            every_fourth(v, 3) << 24;
+}
+
+/* 8 words of which bit `bit` of each byte counts: bit g of byte b is that of byte b of word g. */
+static inline uint32_t ones_plane(const uint8_t *in, int bit)
+{
+    uint32_t plane = 0;
+    for (int g = 0; g < 8; g++) plane |= (load32(in + 4 * g) >> bit & 0x01010101) << g;
+    return plane;
+}
+
+/* 4 words of which the two bits at `shift` of each byte count: bits 2 i of byte b are those of word i. */
+static inline uint32_t twos_plane(const uint8_t *in, int shift)
+{
+    uint32_t plane = 0;
+    for (int i = 0; i < 4; i++) plane |= (load32(in + 4 * i) >> shift & 0x03030303) << 2 * i;
+    return plane;
 }
 
 #endif

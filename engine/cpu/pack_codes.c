@@ -9,20 +9,7 @@ enum { PLANE = 4 * CPU_ROWS }; /* bytes from a row's word to its next one */
 /* 8 words of 2-bit codes, one a byte, `shift` bits up: a block's two words. */
 static void pack_two_bits(const uint8_t *in, int shift, int r, uint8_t *q)
 {
-    for (int v = 0; v < 2; v++) {
-        uint32_t word = 0;
-        for (int i = 0; i < 4; i++)
-            word |= (load32(in + 16 * v + 4 * i) >> shift & 0x03030303) << 2 * i;
-        store32(q + PLANE * v + 4 * r, word);
-    }
-}
-
-/* 8 words of which bit `bit` of each byte counts: a block's plane of single bits. */
-static void pack_bit(const uint8_t *in, int bit, int r, uint8_t *plane)
-{
-    uint32_t word = 0;
-    for (int g = 0; g < 8; g++) word |= (load32(in + 4 * g) >> bit & 0x01010101) << g;
-    store32(plane + 4 * r, word);
+    for (int v = 0; v < 2; v++) store32(q + PLANE * v + 4 * r, twos_plane(in + 16 * v, shift));
 }
 
 /* Where row r's byte k of a header stands if bytes 2 i and 2 i + 1 lie side by side. */
@@ -56,7 +43,7 @@ void cpu_pack_q3_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile)
         for (int k = 0; k < 12; k++) tile[32 + pair_at(k, r)] = in[96 + k];
         tile += 224;
         for (int j = 0; j < 8; j++, tile += 3 * PLANE) {
-            pack_bit(in, j, r, tile);
+            store32(tile + 4 * r, ones_plane(in, j));
             pack_two_bits(in + 32 + 32 * (j / 4), 2 * (j % 4), r, tile + PLANE);
         }
     }
@@ -141,7 +128,7 @@ static void pack_iq12(weft_tensor_type type, size_t bytes, const uint8_t *in, si
             tile[32 + pair_at(k, r)] = (uint8_t)(c.scale[k] / 2 | c.scale[k + 8] / 2 << 4);
         tile += 160;
         for (int j = 0; j < 8; j++, tile += 3 * PLANE) {
-            pack_bit(c.code + CPU_BLOCK * j, 2, r, tile);
+            store32(tile + 4 * r, ones_plane(c.code + CPU_BLOCK * j, 2));
             pack_two_bits(c.code + CPU_BLOCK * j, 0, r, tile + PLANE);
         }
     }

@@ -82,9 +82,7 @@ static void pack_q45_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile, b
         tile += 256;
         for (int j = 0; j < 8; j++) {
             if (five) {
-                uint32_t plane = 0;
-                for (int g = 0; g < 8; g++) plane |= (load32(high + 4 * g) >> j & 0x01010101) << g;
-                store32(tile + 4 * r, plane);
+                store32(tile + 4 * r, ones_plane(high, j));
                 tile += 64;
             }
             pack_nibbles(qs + j / 2 * 32, j % 2 * 4, r, tile);
@@ -111,12 +109,9 @@ static void pack_q6_k(const uint8_t *in, size_t blocks, int r, uint8_t *tile)
         tile += 288;
         for (int j = 0; j < 8; j++, tile += 384) {
             const uint8_t *low = in + 64 * (j / 4) + 32 * (j % 2), *high = in + 128 + 32 * (j / 4);
-            uint32_t plane[2] = {0, 0};
             pack_nibbles(low, j % 4 / 2 * 4, r, tile + 128);
-            for (int g = 0; g < 8; g++)
-                plane[g / 4] |= (load32(high + 4 * g) >> j % 4 * 2 & 0x03030303) << g % 4 * 2;
-            store32(tile + 4 * r, plane[0]);
-            store32(tile + 64 + 4 * r, plane[1]);
+            store32(tile + 4 * r, twos_plane(high, j % 4 * 2));
+            store32(tile + 64 + 4 * r, twos_plane(high + 16, j % 4 * 2));
         }
     }
 }

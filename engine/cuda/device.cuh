@@ -22,6 +22,7 @@
 #define KERNEL(name, threads, args) KERNEL_BLOCKS(name, threads, (threads) > 128 ? 2 : 3, args)
 #define INLINE static __device__ __forceinline__
 #define TABLE static __constant__ const
+#define GATHERED static __device__ const /* a table of which each lane reads its own place */
 #define UNROLL _Pragma("unroll")
 #define NO_UNROLL _Pragma("unroll 1")
 #define UNROLL4 _Pragma("unroll 4")

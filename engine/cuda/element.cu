@@ -31,23 +31,22 @@ INLINE float weight_of(int f, const uint8_t *brick, uint32_t row, uint32_t c)
         return f == WEFT_CUDA_F16 ? float_of_half(h) : float_of_bfloat(h);
     }
     const row_scales s = scales_of_row(f, brick, row);
-    const uint8_t *const high = brick + scale_bytes(f), *const q = high + high_bytes(f);
+    const uint8_t *const q = brick + codes_at(f);
     const int j = (int)(c / 32), i = (int)(c % 32), half = i / 16, k = i % 16 / 4;
-    const float d = scale_of_block(f, &s, j);
+    const float d = f == WEFT_CUDA_NV4 ? float_of_half_block(&s, j, half) : scale_of_block(f, &s, j);
     if (f == WEFT_CUDA_Q8) {
         const uint32_t at = ((uint32_t)(2 * j + half) * WEFT_CUDA_ROWS + row) * 16 + (uint32_t)i % 16;
         return d * (float)(int8_t)q[at];
     }
-    const uint32_t word = ((const uint32_t *)q)[((uint32_t)j * WEFT_CUDA_ROWS + row) * 4 + (uint32_t)k];
-    uint32_t plane = 0;
-    if (is_five(f)) plane = ((const uint32_t *)high)[((uint32_t)j / 4 * WEFT_CUDA_ROWS + row) * 4 + j % 4];
-    if (f == WEFT_CUDA_Q6K)
-        plane = ((const uint32_t *)high)[((uint32_t)j / 2 * WEFT_CUDA_ROWS + row) * 4 + j % 2 * 2 + half];
-    const uint32_t codes = half ? codes_second(f, word, plane, k) : codes_first(f, word, plane, k);
-    const float value = (float)((int32_t)(codes >> i % 4 * 8 & 0xff) - offset_of(f));
-    if (f == WEFT_CUDA_Q6K) return d * (float)scale_of_half(&s, j, half) * value;
-    if (is_k(f)) return d * value - (0 - minimum_of_block(f, &s, j));
-    return has_minimum(f) ? d * value + minimum_of_block(f, &s, j) : d * value;
+    uint32_t word = 0;
+    if (has_nibbles(f)) word = ((const uint32_t *)q)[((uint32_t)j * WEFT_CUDA_ROWS + row) * 4 + (uint32_t)k];
+    const block_planes p = planes_of(f, brick, &s, row, j);
+    const int32_t code = (int8_t)(codes_of(f, word, &p, half, k) >> i % 4 * 8);
+    const float value = (float)(code - offset_of(f));
+    const float scaled = has_halves(f) ? d * (float)scale_of_half(f, &s, j, half) * value : d * value;
+    if (f == WEFT_CUDA_Q2K) return scaled - 4 * s.m * (float)minimum_of_half(&s, j, half);
+    if (is_k(f)) return scaled - (0 - minimum_of_block(f, &s, j));
+    return has_minimum(f) ? scaled + minimum_of_block(f, &s, j) : scaled;
 }
 
 INLINE float weight_of_any(weft_cuda_format format, const uint8_t *table, uint32_t columns, uint32_t row,
@@ -67,6 +66,20 @@ INLINE float weight_of_any(weft_cuda_format format, const uint8_t *table, uint32
         CASE(Q4K);
         CASE(Q5K);
         CASE(Q6K);
+        CASE(Q2K);
+        CASE(Q3K);
+        CASE(N4);
+        CASE(N4K);
+        CASE(MX4);
+        CASE(NV4);
+        CASE(IQ1);
+        CASE(IQ2XXS);
+        CASE(IQ2XS);
+        CASE(IQ2S);
+        CASE(IQ3XXS);
+        CASE(IQ3S);
+        CASE(Q2);
+        CASE(Q1);
         CASE(F16);
         CASE(BF16);
     default: CASE(F32);

@@ -17,23 +17,54 @@
  * columns, in row-major order. A brick, for 8 blocks of 32 columns (the last brick of a row may have fewer: their
  * bytes are there, but are not read):
  *
- *            scales                               high planes      q
+ *            scales                               ones, twos       codes
  *   Q8       f16 d[16][8]                                          8 x i8 [2][16][16]
  *   Q4       f16 d[16][8]                                          8 x u4    value + 8
  *   Q4M      f16 d[16][8]  f16 m[16][8]                            8 x u4
- *   Q5       f16 d[16][8]                         [2][16][4]       8 x u4    value + 16
- *   Q5M      f16 d[16][8]  f16 m[16][8]           [2][16][4]       8 x u4
+ *   Q5       f16 d[16][8]                         ones             8 x u4    value + 16
+ *   Q5M      f16 d[16][8]  f16 m[16][8]           ones             8 x u4
  *   Q4K      {f16 d, f16 m, u8 s[12]} [16]                         8 x u4
- *   Q5K      {f16 d, f16 m, u8 s[12]} [16]        [2][16][4]       8 x u4
- *   Q6K      i8 s[16][16]  f16 d[16]              [4][16][4]       8 x u4    value + 32
+ *   Q5K      {f16 d, f16 m, u8 s[12]} [16]        ones             8 x u4
+ *   Q6K      i8 s[16][16]  f16 d[16]              twos             8 x u4    value + 32
+ *   Q2K      u8 s[16][16]  {f16 d, f16 m} [16]    twos
+ *   Q3K      u8 s[16][12]  f16 d[16]              ones, twos                 value + 4
+ *   N4       f16 d[16][8]                                          8 x n4
+ *   N4K      {f16 d, u16 high, u8 low[4]} [16]                     8 x n4
+ *   MX4      u8 e[16][8]                                           8 x n4
+ *   NV4      u8 s[16][16]                                          8 x n4
+ *   IQ1      {u16 s[4]} [16]  u16 high[16][8]                      eights
+ *   IQ2XXS   {u4 s[8]} [16]  f16 d[16]            ones             eights
+ *   IQ2XS    {u4 s[16]} [16]  {u4 high[8]} [16]  f16 d[16]   ones  eights
+ *   IQ2S     {u4 s[16]} [16]  u8 high[16][8]  f16 d[16]      ones  eights
+ *   IQ3XXS   {u4 s[8]} [16]  f16 d[16]            ones             fours
+ *   IQ3S     {u4 s[8]} [16]  u8 high[16][8]  f16 d[16]       ones  fours
+ *   Q2       f16 d[16][4]                         twos                       value + 1
+ *   Q1       f16 d[16][2]                         ones                       (value + 1) / 2
  *   F16, BF16  [32][16][8] 16-bit                 F32  [64][16][4]
  *
  * Index [16] is the row. u4 is u32 [16][4]: word k of a row holds columns 4 k .. 4 k + 3 in the low nibbles of its
  * bytes, columns 4 k + 16 .. in the high ones: a lane's 16 bytes are one load for dp4a, and a word is exactly a
- * thread's part of an operand of mma.m16n8k32. High planes are u32: of Q5, word j % 4 of plane j / 4 belongs to
- * block j, and bit g of byte b to its column 4 g + b; of Q6K, words 2 j and 2 j + 1 (counted through the planes)
- * belong to the halves of block j, bits 2 i and 2 i + 1 of byte b to column 4 i + b of the half. s of Q4K and
- * Q5K is packed as in the file. So a brick has the bytes of its weights in the file.
+ * thread's part of an operand of mma.m16n8k32. n4 is the same, but its nibbles name values of a table (cpu/codes.h),
+ * and a word has columns 4 k .. in its lower half, lowest nibble first, and 4 k + 16 .. in the upper one: so
+ * they select bytes as they are. ones is u32 [2][16][4]: word j % 4 of plane j / 4 belongs to block j, and bit g of
+ * byte b to its column 4 g + b: the bit above the others. twos is u32 [4][16][4]: words 2 j and 2 j + 1
+ * (counted through the planes) belong to the halves of block j, bits 2 i and 2 i + 1 of byte b to column 4 i + b of
+ * the half: the bits above u4. s of Q4K, Q5K and Q2K and N4K's fields are packed as in the file. s of Q3K: in
+ * the nibbles of byte j, low bits of the scales of block j's halves; in bits 4 j .. 4 j + 3 of the last 4 bytes,
+ * their high ones.
+ *
+ * IQ: weights are groups of 8 or 4 that an index names (cuda/grids.cuh), and ones has their signs (1: minus).
+ * eights is u32 [2][16][4], placed as ones is: byte g of a block's word is the first 8 bits of the index of columns
+ * 8 g .. 8 g + 7. fours is placed as twos is: byte k of the word of a half, of its columns 4 k .. 4 k + 3. high has
+ * the bits beyond, group after group: of IQ1, 3, and a fourth that lowers the group; of IQ2S, 2; of IQ2XS and IQ3S,
+ * 1. s is of a block or (16 of them, and IQ1) of a half, and stands for 2 s + 1; of IQ1, 4 times 3 bits, and above
+ * them 4 bits of f16 d, the lowest first.
+ *
+ * So a brick has the bytes of its weights in the file, but for some types: a weight takes, in bytes
+ *
+ *              file    here                  file    here                  file    here
+ *   IQ1_S      0.195   0.219     IQ2_XS      0.289   0.305     TQ1_0       0.211   0.281 (as Q2)
+ *   IQ2_XXS    0.258   0.273     IQ3_XXS     0.383   0.398     TQ2_0       0.258   0.281 (as Q2)
  *
  * Activations: a row of columns int8, row after row, and a weft_cuda_block for each 32 of them.
  */
@@ -85,6 +116,20 @@ typedef enum weft_cuda_format {
     WEFT_CUDA_Q4K,
     WEFT_CUDA_Q5K,
     WEFT_CUDA_Q6K,
+    WEFT_CUDA_Q2K,
+    WEFT_CUDA_Q3K,
+    WEFT_CUDA_N4,
+    WEFT_CUDA_N4K,
+    WEFT_CUDA_MX4,
+    WEFT_CUDA_NV4,
+    WEFT_CUDA_IQ1,
+    WEFT_CUDA_IQ2XXS,
+    WEFT_CUDA_IQ2XS,
+    WEFT_CUDA_IQ2S,
+    WEFT_CUDA_IQ3XXS,
+    WEFT_CUDA_IQ3S,
+    WEFT_CUDA_Q2,
+    WEFT_CUDA_Q1,
     WEFT_CUDA_F16,
     WEFT_CUDA_BF16,
     WEFT_CUDA_F32,
@@ -536,8 +581,11 @@ static inline weft_cuda_launch weft_cuda_sample_launch(const weft_cuda_sample_ar
 
 /* ---- the list of kernels ---- */
 
+/* In the order of weft_cuda_format. */
 #define WEFT_CUDA_QUANTISED(X, a, b)                                                               \
-    X(a##q8##b) X(a##q4##b) X(a##q4m##b) X(a##q5##b) X(a##q5m##b) X(a##q4k##b) X(a##q5k##b) X(a##q6k##b)
+    X(a##q8##b) X(a##q4##b) X(a##q4m##b) X(a##q5##b) X(a##q5m##b) X(a##q4k##b) X(a##q5k##b) X(a##q6k##b) \
+    X(a##q2k##b) X(a##q3k##b) X(a##n4##b) X(a##n4k##b) X(a##mx4##b) X(a##nv4##b) \
+    X(a##iq1##b) X(a##iq2xxs##b) X(a##iq2xs##b) X(a##iq2s##b) X(a##iq3xxs##b) X(a##iq3s##b) X(a##q2##b) X(a##q1##b)
 #define WEFT_CUDA_FLOATS(X, a, b) X(a##f16##b) X(a##bf16##b) X(a##f32##b)
 
 /* X(name) for each kernel weft_cuda_<name>. */

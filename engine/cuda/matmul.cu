@@ -53,11 +53,10 @@ INLINE void load_x(const weft_cuda_matmul_args *a, const weft_cuda_run *run, uin
 }
 
 /* What a lane holds of a tile's block: rows l / 4 and l / 4 + 8, words l % 4 of both halves. */
-INLINE void load_codes(int f, const uint8_t *brick, int j, uint32_t *code)
+INLINE void load_codes(int f, const uint8_t *brick, const row_scales *s, int j, uint32_t *code)
 {
     const uint32_t lane = threadIdx.x % WARP, row = lane / 4, k = lane % 4;
-    const uint32_t *const high = (const uint32_t *)(brick + scale_bytes(f));
-    const uint32_t *const q = (const uint32_t *)(brick + scale_bytes(f) + high_bytes(f));
+    const uint32_t *const q = (const uint32_t *)(brick + codes_at(f));
     UNROLL
     for (uint32_t r = 0; r < 2; r++) {
         if (f == WEFT_CUDA_Q8) {
@@ -65,15 +64,10 @@ INLINE void load_codes(int f, const uint8_t *brick, int j, uint32_t *code)
             code[2 + r] = q[(uint32_t)j * 128 + 64 + r * 32 + lane];
             continue;
         }
-        const uint32_t word = q[(uint32_t)j * 64 + r * 32 + lane], place = (row + 8 * r) * 4;
-        uint32_t h0 = 0, h1 = 0;
-        if (is_five(f)) h0 = h1 = high[(uint32_t)j / 4 * 64 + place + (uint32_t)j % 4];
-        if (f == WEFT_CUDA_Q6K) {
-            h0 = high[(uint32_t)j / 2 * 64 + place + (uint32_t)j % 2 * 2];
-            h1 = high[(uint32_t)j / 2 * 64 + place + (uint32_t)j % 2 * 2 + 1];
-        }
-        code[r] = codes_first(f, word, h0, (int)k);
-        code[2 + r] = codes_second(f, word, h1, (int)k);
+        const uint32_t word = has_nibbles(f) ? q[(uint32_t)j * 64 + r * 32 + lane] : 0;
+        const block_planes p = planes_of(f, brick, &s[r], row + 8 * r, j);
+        code[r] = codes_of(f, word, &p, 0, (int)k);
+        code[2 + r] = codes_of(f, word, &p, 1, (int)k);
     }
 }
 
@@ -82,13 +76,20 @@ INLINE int32_t half_sum(uint32_t pair, int h)
     return (int16_t)(pair >> 16 * h);
 }
 
+/* An integer below 2^22 added to the bits of 1.5 * 2^23 is that much more: no conversion. */
+enum { MAGIC = 0x4b400000 };
+INLINE float float_of_magic(int32_t v)
+{
+    return float_of_bits((uint32_t)v) - 0x1.8p23f;
+}
+
 /* The dots of a tile's block with 8 rows of activations, as floats: 4 a lane. */
 INLINE void dots(int f, const uint32_t *code, const row_scales *s, int j, const uint32_t *q,
                  const uint32_t *half, float *out)
 {
     const uint32_t x[2] = {q[0], q[4]};
     int32_t sum[4] = {0, 0, 0, 0};
-    if (f == WEFT_CUDA_Q6K) {
+    if (has_halves(f)) {
         int32_t second[4] = {0, 0, 0, 0};
         MMA_S8_HALF(sum, code, x);
         MMA_S8_HALF(second, code + 2, x + 1);
@@ -96,20 +97,35 @@ INLINE void dots(int f, const uint32_t *code, const row_scales *s, int j, const 
         for (int i = 0; i < 4; i++) {
             const uint32_t pair = half[i % 2];
             const row_scales *const r = &s[i / 2];
-            out[i] = (float)((sum[i] - 32 * half_sum(pair, 0)) * scale_of_half(r, j, 0) +
-                             (second[i] - 32 * half_sum(pair, 1)) * scale_of_half(r, j, 1));
+            const int32_t v = (sum[i] - offset_of(f) * half_sum(pair, 0)) * scale_of_half(f, r, j, 0) +
+                              (second[i] - offset_of(f) * half_sum(pair, 1)) * scale_of_half(f, r, j, 1);
+            /* Below 2^22, but for Q6K and IQ2. */
+            out[i] = f == WEFT_CUDA_Q2K || f == WEFT_CUDA_Q3K || f == WEFT_CUDA_IQ1 ? float_of_magic(MAGIC + v)
+                                                                                     : (float)v;
         }
         return;
     }
-    /* An integer below 2^22 added to the bits of 1.5 * 2^23 is that much more: no conversion. */
     UNROLL
     for (int i = 0; i < 4; i++) {
         const uint32_t pair = half[i % 2];
-        sum[i] = 0x4b400000 - offset_of(f) * (half_sum(pair, 0) + half_sum(pair, 1));
+        sum[i] = MAGIC - offset_of(f) * (half_sum(pair, 0) + half_sum(pair, 1));
     }
     MMA_S8(sum, code, x);
     UNROLL
-    for (int i = 0; i < 4; i++) out[i] = float_of_bits((uint32_t)sum[i]) - 0x1.8p23f;
+    for (int i = 0; i < 4; i++) out[i] = float_of_magic(sum[i]);
+}
+
+/* NV4: the sums of a lane, each half with a scale of its own. */
+INLINE void add_scaled_halves(const uint32_t *code, const float *scale, const uint32_t *q, const float *x, float *to)
+{
+    int32_t sum[4] = {MAGIC, MAGIC, MAGIC, MAGIC}, second[4] = {MAGIC, MAGIC, MAGIC, MAGIC};
+    MMA_S8_HALF(sum, code, q);
+    MMA_S8_HALF(second, code + 2, q + 4);
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        to[i] = fmaf(float_of_magic(sum[i]), scale[i / 2] * x[i % 2], to[i]);
+        to[i] = fmaf(float_of_magic(second[i]), scale[2 + i / 2] * x[i % 2], to[i]);
+    }
 }
 
 /* Adds block j of a brick to the sums of a lane: sum[n][4] for each 8 rows of activations. */
@@ -118,11 +134,12 @@ INLINE void add_block_wide(int f, int width, const uint8_t *brick, const row_sca
 {
     const uint32_t lane = threadIdx.x % WARP, column = lane % 4 * 2;
     uint32_t code[4];
-    float d[2], m[2] = {0, 0};
-    load_codes(f, brick, j, code);
+    float d[4], m[2] = {0, 0};
+    load_codes(f, brick, s, j, code);
     UNROLL
     for (int r = 0; r < 2; r++) {
-        d[r] = scale_of_block(f, &s[r], j);
+        d[r] = f == WEFT_CUDA_NV4 ? float_of_half_block(&s[r], j, 0) : scale_of_block(f, &s[r], j);
+        d[2 + r] = f == WEFT_CUDA_NV4 ? float_of_half_block(&s[r], j, 1) : 0;
         if (has_minimum(f)) m[r] = minimum_of_block(f, &s[r], j);
     }
     UNROLL
@@ -131,11 +148,23 @@ INLINE void add_block_wide(int f, int width, const uint8_t *brick, const row_sca
         const uint32_t *const q =
             (const uint32_t *)(x->q + ((uint32_t)(n * EIGHT) + lane / 4) * X_STRIDE + j * 32) + lane % 4;
         float dot[4];
+        if (f == WEFT_CUDA_NV4) {
+            add_scaled_halves(code, d, q, x->d + at, sum + 4 * n);
+            continue;
+        }
         dots(f, code, s, j, q, x->half + at, dot);
         UNROLL
         for (int i = 0; i < 4; i++) {
-            sum[4 * n + i] = fmaf(dot[i], d[i / 2] * x->d[at + i % 2], sum[4 * n + i]);
-            if (has_minimum(f)) sum[4 * n + i] = fmaf(m[i / 2], x->sum[at + i % 2], sum[4 * n + i]);
+            float *const to = &sum[4 * n + i];
+            const row_scales *const r = &s[i / 2];
+            *to = fmaf(dot[i], d[i / 2] * x->d[at + i % 2], *to);
+            if (has_minimum(f)) *to = fmaf(m[i / 2], x->sum[at + i % 2], *to);
+            if (f == WEFT_CUDA_Q2K) {
+                const uint32_t pair = x->half[at + i % 2];
+                const int32_t minima = half_sum(pair, 0) * minimum_of_half(r, j, 0) +
+                                       half_sum(pair, 1) * minimum_of_half(r, j, 1);
+                *to = fmaf(float_of_magic(MAGIC - 4 * minima), r->m * x->d[at + i % 2], *to);
+            }
         }
     }
 }
@@ -224,3 +253,17 @@ MATMULS(q5m, Q5M)
 MATMULS(q4k, Q4K)
 MATMULS(q5k, Q5K)
 MATMULS(q6k, Q6K)
+MATMULS(q2k, Q2K)
+MATMULS(q3k, Q3K)
+MATMULS(n4, N4)
+MATMULS(n4k, N4K)
+MATMULS(mx4, MX4)
+MATMULS(nv4, NV4)
+MATMULS(iq1, IQ1)
+MATMULS(iq2xxs, IQ2XXS)
+MATMULS(iq2xs, IQ2XS)
+MATMULS(iq2s, IQ2S)
+MATMULS(iq3xxs, IQ3XXS)
+MATMULS(iq3s, IQ3S)
+MATMULS(q2, Q2)
+MATMULS(q1, Q1)

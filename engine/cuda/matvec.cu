@@ -16,31 +16,25 @@ typedef struct block_codes {
     uint32_t w[8];
 } block_codes;
 
-INLINE block_codes codes_of_block(int f, const uint8_t *brick, uint32_t row, int j)
+INLINE block_codes codes_of_block(int f, const uint8_t *brick, const row_scales *s, uint32_t row, int j)
 {
     block_codes c;
-    const uint8_t *const high = brick + scale_bytes(f), *const q = high + high_bytes(f);
+    const uint4 *const q = (const uint4 *)(brick + codes_at(f));
     if (f == WEFT_CUDA_Q8) {
-        const uint4 u = ((const uint4 *)q)[(2 * j) * WEFT_CUDA_ROWS + row];
-        const uint4 v = ((const uint4 *)q)[(2 * j + 1) * WEFT_CUDA_ROWS + row];
+        const uint4 u = q[(2 * j) * WEFT_CUDA_ROWS + row];
+        const uint4 v = q[(2 * j + 1) * WEFT_CUDA_ROWS + row];
         c.w[0] = u.x, c.w[1] = u.y, c.w[2] = u.z, c.w[3] = u.w;
         c.w[4] = v.x, c.w[5] = v.y, c.w[6] = v.z, c.w[7] = v.w;
         return c;
     }
-    const uint4 u = ((const uint4 *)q)[j * WEFT_CUDA_ROWS + row];
+    uint4 u = {0, 0, 0, 0};
+    if (has_nibbles(f)) u = q[j * WEFT_CUDA_ROWS + row];
     const uint32_t word[4] = {u.x, u.y, u.z, u.w};
-    uint32_t h0 = 0, h1 = 0;
-    if (is_five(f))
-        h0 = h1 = ((const uint32_t *)high)[(j / 4 * WEFT_CUDA_ROWS + row) * 4 + j % 4];
-    if (f == WEFT_CUDA_Q6K) {
-        const uint2 h = ((const uint2 *)high)[(j / 2 * WEFT_CUDA_ROWS + row) * 2 + j % 2];
-        h0 = h.x;
-        h1 = h.y;
-    }
+    const block_planes p = planes_of(f, brick, s, row, j);
     UNROLL
     for (int k = 0; k < 4; k++) {
-        c.w[k] = codes_first(f, word[k], h0, k);
-        c.w[4 + k] = codes_second(f, word[k], h1, k);
+        c.w[k] = codes_of(f, word[k], &p, 0, k);
+        c.w[4 + k] = codes_of(f, word[k], &p, 1, k);
     }
     return c;
 }
@@ -57,21 +51,30 @@ INLINE int32_t dot_of_half(const uint32_t *w, uint4 x)
 INLINE void add_block(int f, int width, const uint8_t *brick, const row_scales *s, uint32_t row, int j,
                       const weft_cuda_matmul_args *a, const uint32_t *at, float *sum)
 {
-    const block_codes c = codes_of_block(f, brick, row, j);
+    const block_codes c = codes_of_block(f, brick, s, row, j);
     const float d = scale_of_block(f, s, j), m = has_minimum(f) ? minimum_of_block(f, s, j) : 0;
     UNROLL
     for (int t = 0; t < width; t++) {
         const uint4 *const q = (const uint4 *)a->q + 2 * (uint64_t)(at[t] + (uint32_t)j);
         const weft_cuda_block x = a->block[at[t] + (uint32_t)j];
         int32_t dot = dot_of_half(c.w, q[0]), second = dot_of_half(c.w + 4, q[1]);
-        if (f == WEFT_CUDA_Q6K) {
-            dot = (dot - 32 * x.half[0]) * scale_of_half(s, j, 0) +
-                  (second - 32 * x.half[1]) * scale_of_half(s, j, 1);
+        if (f == WEFT_CUDA_NV4) {
+            sum[t] = fmaf((float)dot, float_of_half_block(s, j, 0) * x.d, sum[t]);
+            sum[t] = fmaf((float)second, float_of_half_block(s, j, 1) * x.d, sum[t]);
+            continue;
+        }
+        if (has_halves(f)) {
+            dot = (dot - offset_of(f) * x.half[0]) * scale_of_half(f, s, j, 0) +
+                  (second - offset_of(f) * x.half[1]) * scale_of_half(f, s, j, 1);
         } else {
             dot += second - offset_of(f) * (x.half[0] + x.half[1]);
         }
         sum[t] = fmaf((float)dot, d * x.d, sum[t]);
         if (has_minimum(f)) sum[t] = fmaf(m, x.d * (float)(x.half[0] + x.half[1]), sum[t]);
+        if (f == WEFT_CUDA_Q2K) {
+            const int32_t minima = x.half[0] * minimum_of_half(s, j, 0) + x.half[1] * minimum_of_half(s, j, 1);
+            sum[t] = fmaf((float)(-4 * minima), s->m * x.d, sum[t]);
+        }
     }
 }
 
@@ -185,6 +188,20 @@ MATVECS(q5m, Q5M)
 MATVECS(q4k, Q4K)
 MATVECS(q5k, Q5K)
 MATVECS(q6k, Q6K)
+MATVECS(q2k, Q2K)
+MATVECS(q3k, Q3K)
+MATVECS(n4, N4)
+MATVECS(n4k, N4K)
+MATVECS(mx4, MX4)
+MATVECS(nv4, NV4)
+MATVECS(iq1, IQ1)
+MATVECS(iq2xxs, IQ2XXS)
+MATVECS(iq2xs, IQ2XS)
+MATVECS(iq2s, IQ2S)
+MATVECS(iq3xxs, IQ3XXS)
+MATVECS(iq3s, IQ3S)
+MATVECS(q2, Q2)
+MATVECS(q1, Q1)
 MATVECS(f16, F16)
 MATVECS(bf16, BF16)
 MATVECS(f32, F32)

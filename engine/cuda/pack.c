@@ -1,22 +1,12 @@
-/* GGUF rows -> bricks of the device (kernels.h draws them). Every bit of the file is kept, only its place
- * changes. Host code: it runs at load, for runs of tiles, into a buffer that is then copied to the device. */
-#include "engine/cuda/kernels.h"
+/* GGUF rows -> bricks of the device (kernels.h draws them). Every bit of the file is kept, only its place changes
+ * (some types gain bits: pack_codes.c, pack_grids.c). Host code: it runs at load, for runs of tiles, into a buffer that is then copied to the device. */
+#include "engine/cuda/pack.h"
 
 #include "engine/cpu/half.h"
-#include "engine/cpu/pack.h"
 
 #include <assert.h>
 
 enum { ROWS = WEFT_CUDA_ROWS, SUPER = WEFT_CUDA_SUPER, BLOCKS = SUPER / WEFT_CUDA_BLOCK, NIBBLES = 0x0f0f0f0f };
-
-/* Up to 256 columns of a row, `in`, into row r of a brick. */
-typedef void (*pack_fn)(const uint8_t *in, size_t columns, size_t r, uint8_t *brick);
-
-/* Places of row r: words of 4 bytes, [.][16][4]. */
-static uint8_t *words_of(uint8_t *plane, size_t index, size_t r)
-{
-    return plane + (index * ROWS + r) * 16;
-}
 
 /* Q4_0, Q4_1, Q5_0, Q5_1: nibbles pair column i with i + 16 already. */
 static void pack_small(const uint8_t *in, size_t columns, size_t r, uint8_t *brick, bool minimum,
@@ -24,14 +14,14 @@ static void pack_small(const uint8_t *in, size_t columns, size_t r, uint8_t *bri
 {
     uint8_t *const high = brick + (minimum ? 512 : 256), *const q = high + (five ? 512 : 0);
     for (size_t j = 0; j < columns / WEFT_CUDA_BLOCK; j++) {
-        memcpy(words_of(brick, 0, r) + 2 * j, in, 2);
-        if (minimum) memcpy(words_of(brick, 1, r) + 2 * j, in + 2, 2);
+        memcpy(cuda_words_of(brick, 0, r) + 2 * j, in, 2);
+        if (minimum) memcpy(cuda_words_of(brick, 1, r) + 2 * j, in + 2, 2);
         in += minimum ? 4 : 2;
         if (five) {
-            store32(words_of(high, j / 4, r) + j % 4 * 4, fifth_plane(load32(in)));
+            store32(cuda_words_of(high, j / 4, r) + j % 4 * 4, fifth_plane(load32(in)));
             in += 4;
         }
-        memcpy(words_of(q, j, r), in, 16);
+        memcpy(cuda_words_of(q, j, r), in, 16);
         in += 16;
     }
 }
@@ -56,9 +46,9 @@ static void pack_q5_1(const uint8_t *in, size_t columns, size_t r, uint8_t *bric
 static void pack_q8_0(const uint8_t *in, size_t columns, size_t r, uint8_t *brick)
 {
     for (size_t j = 0; j < columns / WEFT_CUDA_BLOCK; j++, in += 34) {
-        memcpy(words_of(brick, 0, r) + 2 * j, in, 2);
-        memcpy(words_of(brick + 256, 2 * j, r), in + 2, 16);
-        memcpy(words_of(brick + 256, 2 * j + 1, r), in + 18, 16);
+        memcpy(cuda_words_of(brick, 0, r) + 2 * j, in, 2);
+        memcpy(cuda_words_of(brick + 256, 2 * j, r), in + 2, 16);
+        memcpy(cuda_words_of(brick + 256, 2 * j + 1, r), in + 18, 16);
     }
 }
 
@@ -76,13 +66,10 @@ static void pack_q45_k(const uint8_t *in, size_t r, uint8_t *brick, bool five)
 {
     const uint8_t *const bits = in + 16, *const nibbles = bits + (five ? 32 : 0);
     uint8_t *const high = brick + 256, *const q = high + (five ? 512 : 0);
-    memcpy(words_of(brick, 0, r), in, 16);
+    memcpy(cuda_words_of(brick, 0, r), in, 16);
     for (size_t j = 0; j < BLOCKS; j++) {
-        uint32_t plane = 0;
-        for (size_t g = 0; g < 8 && five; g++)
-            plane |= (load32(bits + 4 * g) >> j & 0x01010101) << g;
-        if (five) store32(words_of(high, j / 4, r) + j % 4 * 4, plane);
-        pack_nibbles(nibbles + j / 2 * 32, j % 2 * 4, words_of(q, j, r));
+        if (five) store32(cuda_words_of(high, j / 4, r) + j % 4 * 4, ones_plane(bits, (int)j));
+        pack_nibbles(nibbles + j / 2 * 32, j % 2 * 4, cuda_words_of(q, j, r));
     }
 }
 
@@ -98,32 +85,29 @@ static void pack_q5_k(const uint8_t *in, size_t columns, size_t r, uint8_t *bric
 static void pack_q6_k(const uint8_t *in, size_t columns, size_t r, uint8_t *brick)
 {
     uint8_t *const high = brick + 288, *const q = high + 1024;
-    memcpy(words_of(brick, 0, r), in + 192, 16);
+    memcpy(cuda_words_of(brick, 0, r), in + 192, 16);
     memcpy(brick + 256 + 2 * r, in + 208, 2);
     for (size_t j = 0; j < BLOCKS; j++) {
         const uint8_t *const bits = in + 128 + 32 * (j / 4);
-        uint32_t plane[2] = {0, 0};
-        for (size_t g = 0; g < 8; g++)
-            plane[g / 4] |= (load32(bits + 4 * g) >> j % 4 * 2 & 0x03030303) << g % 4 * 2;
-        memcpy(words_of(high, j / 2, r) + j % 2 * 8, plane, 8);
-        pack_nibbles(in + 64 * (j / 4) + 32 * (j % 2), j % 4 / 2 * 4, words_of(q, j, r));
+        cuda_pack_twos(bits, (int)(j % 4 * 2), j, r, high);
+        pack_nibbles(in + 64 * (j / 4) + 32 * (j % 2), j % 4 / 2 * 4, cuda_words_of(q, j, r));
     }
 }
 
 static void pack_16_bit(const uint8_t *in, size_t columns, size_t r, uint8_t *brick)
 {
-    for (size_t c = 0; c < columns; c++) memcpy(words_of(brick, c / 8, r) + c % 8 * 2, in + 2 * c, 2);
+    for (size_t c = 0; c < columns; c++) memcpy(cuda_words_of(brick, c / 8, r) + c % 8 * 2, in + 2 * c, 2);
 }
 static void pack_f32(const uint8_t *in, size_t columns, size_t r, uint8_t *brick)
 {
-    for (size_t c = 0; c < columns; c++) memcpy(words_of(brick, c / 4, r) + c % 4 * 4, in + 4 * c, 4);
+    for (size_t c = 0; c < columns; c++) memcpy(cuda_words_of(brick, c / 4, r) + c % 4 * 4, in + 4 * c, 4);
 }
 
 static const struct {
     weft_tensor_type type;
     weft_cuda_format format;
     size_t brick_bytes;
-    pack_fn pack;
+    cuda_pack_fn pack;
 } packers[] = {
     {WEFT_Q8_0, WEFT_CUDA_Q8, ROWS * 8 * 34, pack_q8_0},
     {WEFT_Q4_0, WEFT_CUDA_Q4, ROWS * 8 * 18, pack_q4_0},
@@ -133,6 +117,23 @@ static const struct {
     {WEFT_Q4_K, WEFT_CUDA_Q4K, ROWS * 144, pack_q4_k},
     {WEFT_Q5_K, WEFT_CUDA_Q5K, ROWS * 176, pack_q5_k},
     {WEFT_Q6_K, WEFT_CUDA_Q6K, ROWS * 210, pack_q6_k},
+    {WEFT_Q2_K, WEFT_CUDA_Q2K, ROWS * 84, cuda_pack_q2_k},
+    {WEFT_Q3_K, WEFT_CUDA_Q3K, ROWS * 110, cuda_pack_q3_k},
+    {WEFT_IQ4_NL, WEFT_CUDA_N4, ROWS * 8 * 18, cuda_pack_iq4_nl},
+    {WEFT_IQ4_XS, WEFT_CUDA_N4K, ROWS * 136, cuda_pack_iq4_xs},
+    {WEFT_MXFP4, WEFT_CUDA_MX4, ROWS * 8 * 17, cuda_pack_mxfp4},
+    {WEFT_NVFP4, WEFT_CUDA_NV4, ROWS * 4 * 36, cuda_pack_nvfp4},
+    {WEFT_IQ1_S, WEFT_CUDA_IQ1, ROWS * 56, cuda_pack_iq1_s},
+    {WEFT_IQ1_M, WEFT_CUDA_IQ1, ROWS * 56, cuda_pack_iq1_m},
+    {WEFT_IQ2_XXS, WEFT_CUDA_IQ2XXS, ROWS * 70, cuda_pack_iq2_xxs},
+    {WEFT_IQ2_XS, WEFT_CUDA_IQ2XS, ROWS * 78, cuda_pack_iq2_xs},
+    {WEFT_IQ2_S, WEFT_CUDA_IQ2S, ROWS * 82, cuda_pack_iq2_s},
+    {WEFT_IQ3_XXS, WEFT_CUDA_IQ3XXS, ROWS * 102, cuda_pack_iq3_xxs},
+    {WEFT_IQ3_S, WEFT_CUDA_IQ3S, ROWS * 110, cuda_pack_iq3_s},
+    {WEFT_TQ1_0, WEFT_CUDA_Q2, ROWS * 4 * 18, cuda_pack_tq1_0},
+    {WEFT_TQ2_0, WEFT_CUDA_Q2, ROWS * 4 * 18, cuda_pack_tq2_0},
+    {WEFT_Q2_0, WEFT_CUDA_Q2, ROWS * 4 * 18, cuda_pack_q2_0},
+    {WEFT_Q1_0, WEFT_CUDA_Q1, ROWS * 2 * 18, cuda_pack_q1_0},
     {WEFT_F16, WEFT_CUDA_F16, ROWS * SUPER * 2, pack_16_bit},
     {WEFT_BF16, WEFT_CUDA_BF16, ROWS * SUPER * 2, pack_16_bit},
     {WEFT_F32, WEFT_CUDA_F32, ROWS * SUPER * 4, pack_f32},

@@ -58,6 +58,7 @@ const shim_kernel *const *shim_replaced(size_t *out_n);
 #define KERNEL_BLOCKS(name, threads, blocks, args) KERNEL(name, threads, args)
 #define INLINE static inline __attribute__((always_inline))
 #define TABLE static const
+#define GATHERED static const
 #define UNROLL
 #define NO_UNROLL
 #define UNROLL4
@@ -158,6 +159,15 @@ static inline int32_t __dp4a(int32_t a, int32_t b, int32_t c)
 {
     for (int i = 0; i < 32; i += 8) c += (int8_t)(a >> i) * (int8_t)(b >> i);
     return c;
+}
+
+/* Byte i of the result is the byte of y:x that nibble i of s names, by its low 3 bits. */
+static inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t s)
+{
+    const uint64_t from = (uint64_t)y << 32 | x;
+    uint32_t out = 0;
+    for (int i = 0; i < 4; i++) out |= (uint32_t)(uint8_t)(from >> 8 * (s >> 4 * i & 7)) << 8 * i;
+    return out;
 }
 
 static inline int __popc(uint32_t v)

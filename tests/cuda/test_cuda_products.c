@@ -4,9 +4,14 @@
  * CPU's products of each brick's columns, added in order, are the device's bits. */
 #include "cuda_test.h"
 
-static const weft_tensor_type types[] = {WEFT_Q8_0, WEFT_Q4_0, WEFT_Q4_1, WEFT_Q5_0, WEFT_Q5_1, WEFT_Q4_K,
-                                         WEFT_Q5_K, WEFT_Q6_K, WEFT_F16,  WEFT_BF16, WEFT_F32};
-static const char *const names[] = {"q8", "q4", "q4m", "q5", "q5m", "q4k", "q5k", "q6k", "f16", "bf16", "f32"};
+static const weft_tensor_type types[] = {
+    WEFT_Q8_0,   WEFT_Q4_0,  WEFT_Q4_1,  WEFT_Q5_0,  WEFT_Q5_1,   WEFT_Q4_K,   WEFT_Q5_K,
+    WEFT_Q6_K,   WEFT_Q2_K,  WEFT_Q3_K,  WEFT_IQ4_NL, WEFT_IQ4_XS, WEFT_MXFP4,  WEFT_NVFP4,
+    WEFT_IQ1_S,  WEFT_IQ1_M, WEFT_IQ2_XXS, WEFT_IQ2_XS, WEFT_IQ2_S, WEFT_IQ3_XXS, WEFT_IQ3_S,
+    WEFT_TQ1_0,  WEFT_TQ2_0, WEFT_Q2_0,  WEFT_Q1_0,  WEFT_F16,    WEFT_BF16,   WEFT_F32};
+static const char *const names[] = {"q8",  "q4",  "q4m",    "q5",    "q5m",  "q4k",    "q5k",  "q6k", "q2k", "q3k",
+                                    "n4",  "n4k", "mx4",    "nv4",   "iq1",  "iq1",    "iq2xxs", "iq2xs", "iq2s", "iq3xxs",
+                                    "iq3s", "q2", "q2", "q2", "q1", "f16", "bf16", "f32"};
 enum { N_FORMATS = sizeof types / sizeof *types };
 
 static size_t block_of(weft_tensor_type type, size_t *out_bytes)
@@ -251,8 +256,8 @@ static void test_products(void **state)
 {
     static const struct {
         size_t rows, columns, n;
-    } sizes[] = {{33, 256, 3}, {17, 1280, 1}, {16, 4864, 2}, {1, 32, 11}, {7, 352, 5},
-               {70, 37, 9}, {81, 512, 67}};
+    } sizes[] = {{33, 256, 3}, {17, 1280, 1}, {16, 4864, 2}, {1, 32, 11}, {7, 352, 8},
+               {70, 37, 9}, {81, 512, 70}, {9, 384, 17}};
     for (size_t f = 0; f < N_FORMATS; f++)
         for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
             size_t bytes = 0;
@@ -261,38 +266,48 @@ static void test_products(void **state)
         }
 }
 
-/* Weights, activations and sums at their limits. */
+/* One brick of these blocks against activations of 127, of -127: the CPU's bits in every width. */
+static void check_brick(size_t format, weft_tensor *t)
+{
+    enum { ROWS = 16, COLUMNS = 256 };
+    uint8_t *w = packed(t);
+    float x[COLUMNS], want[ROWS], y[ROWS];
+    for (int sign = -1; sign <= 1; sign += 2) {
+        for (int i = 0; i < COLUMNS; i++) x[i] = (float)(127 * sign);
+        cpu_product_of(t, x, 1, want);
+        activations act = quantised(x, 1, COLUMNS);
+        for (size_t way = 0; way < WAYS; way++) {
+            weft_cuda_matmul_args a = {.w = {{w, NULL, y, ROWS}}, .q = act.q, .block = act.block,
+                                       .n = 1, .columns = COLUMNS, .n_w = 1, .stack = 1};
+            clear(y, ROWS);
+            multiply(ways[way].kind, format, ways[way].width, &a);
+            assert_bits(names[format], ROWS, y, want);
+        }
+        drop(&act);
+    }
+    free(w);
+}
+
+/* Weights, activations and sums at their limits; the second round: scales too, where they are no halves. */
 static void test_limits(void **state)
 {
     enum { ROWS = 16, COLUMNS = 256 };
-    static const uint8_t pattern[] = {0x80, 0xff, 0x7f, 0x00};
+    static const uint8_t pattern[] = {0x80, 0xff, 0x7f, 0x00, 0x01, 0xfe};
     for (size_t f = 0; f < N_FORMATS; f++) {
         size_t bytes = 0;
         const size_t block = block_of(types[f], &bytes), n = ROWS * COLUMNS / block;
+        const bool own_scales = types[f] == WEFT_MXFP4 || types[f] == WEFT_NVFP4;
         if (is_float_type(types[f])) continue;
-        for (size_t p = 0; p < sizeof pattern; p++) {
+        for (size_t p = 0; p < 2 * sizeof pattern; p++) {
+            const bool put = p < sizeof pattern;
+            if (!put && !own_scales) continue;
             uint8_t *data = new_bytes(n * bytes);
-            memset(data, pattern[p], n * bytes);
-            for (size_t i = 0; i < n; i++) put_scale(types[f], data + i * bytes, 1, 1);
+            memset(data, pattern[p % sizeof pattern], n * bytes);
+            for (size_t i = 0; i < n && put; i++) put_scale(types[f], data + i * bytes, 1, 1);
+            for (size_t i = 0; i < n && !put; i++) data[i * bytes + bytes - 1] = 0x27; /* not all zeros */
             weft_tensor t = {.name = "test", .type = types[f], .n_dims = 2, .dim = {COLUMNS, ROWS, 1, 1},
                              .data = data, .bytes = n * bytes};
-            uint8_t *w = packed(&t);
-            float x[COLUMNS], want[ROWS], y[ROWS];
-            for (int sign = -1; sign <= 1; sign += 2) {
-                for (int i = 0; i < COLUMNS; i++) x[i] = (float)(127 * sign);
-                cpu_product_of(&t, x, 1, want);
-                activations act = quantised(x, 1, COLUMNS);
-                for (size_t way = 0; way < WAYS; way++) {
-                    weft_cuda_matmul_args a = {.w = {{w, NULL, y, ROWS}}, .q = act.q,
-                                               .block = act.block, .n = 1, .columns = COLUMNS,
-                                               .n_w = 1, .stack = 1};
-                    clear(y, ROWS);
-                    multiply(ways[way].kind, f, ways[way].width, &a);
-                    assert_bits(names[f], ROWS, y, want);
-                }
-                drop(&act);
-            }
-            free(w);
+            check_brick(f, &t);
             free_tensor(&t);
         }
     }
@@ -405,6 +420,17 @@ static void test_stack(void **state)
     }
 }
 
+/* Every type of the file format has kernels, and they are tested here. */
+static void test_types(void **state)
+{
+    for (size_t i = 0; i < N_TYPES; i++) {
+        weft_cuda_format format;
+        size_t k = 0;
+        while (k < N_FORMATS && types[k] != all_types[i]) k++;
+        assert_true(k < N_FORMATS && weft_cuda_format_of(all_types[i], &format));
+    }
+}
+
 /* Rows by number: what the packed bytes stand for is what the file's do. */
 static void test_embed(void **state)
 {
@@ -412,7 +438,8 @@ static void test_embed(void **state)
     static const int32_t ids[N] = {0, 36, 15, 16, -1, 37};
     rng r = {23};
     for (size_t f = 0; f < N_FORMATS; f++) {
-        const size_t columns = 256 * 3 + (is_float_type(types[f]) ? 33 : f < 5 ? 32 : 0);
+        size_t bytes = 0;
+        const size_t columns = 256 * 3 + (is_float_type(types[f]) ? 33 : block_of(types[f], &bytes) % 256);
         weft_tensor t = random_tensor(types[f], ROWS, columns, false, &r);
         weft_cuda_format format;
         assert_true(weft_cuda_format_of(types[f], &format));
@@ -446,7 +473,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_quantise), cmocka_unit_test(test_split),    cmocka_unit_test(test_products),
         cmocka_unit_test(test_limits),   cmocka_unit_test(test_together), cmocka_unit_test(test_stack),
-        cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_types),    cmocka_unit_test(test_embed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

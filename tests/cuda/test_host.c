@@ -2,6 +2,8 @@
  * kernels under the shim. */
 #include "tests/cuda/host_test.h"
 
+#include "engine/cuda/cuda.h"
+
 #include <math.h>
 
 static int start(void **state)
@@ -168,6 +170,19 @@ static void test_against_cpu(void **state)
     }
 }
 
+/* A model's matrices take them in turn. */
+static const weft_tensor_type few_bits[] = {
+    WEFT_Q2_K,  WEFT_IQ4_NL,  WEFT_IQ2_XXS, WEFT_Q3_K,    WEFT_MXFP4, WEFT_IQ1_S, WEFT_IQ4_XS, WEFT_TQ1_0, WEFT_IQ3_XXS,
+    WEFT_NVFP4, WEFT_IQ2_XS, WEFT_IQ1_M,   WEFT_IQ3_S,  WEFT_Q1_0,  WEFT_IQ2_S, WEFT_Q2_0,   WEFT_TQ2_0};
+enum { N_FEW_BITS = sizeof few_bits / sizeof *few_bits };
+
+static bool has_type(const writer *w, weft_tensor_type type)
+{
+    size_t i = 0;
+    while (i < w->n && w->t[i].type != type) i++;
+    return i < w->n;
+}
+
 /* Of quantised weights activations are rounded to 8 bits, and a difference in the last place may tip one: 1/127 of
  * a block's largest, in a row of some hundred. */
 static void test_families(void **state)
@@ -184,18 +199,36 @@ static void test_families(void **state)
                      .embd = 32, .ff = 32, .experts = 6, .used = 2}},
         {"experts, q8_0", {.arch = "qwen3moe", .head_dim = 16, .rope_dim = 16, .theta = 1e6f, .head_norms = true,
                            .embd = 64, .ff = 64, .experts = 6, .used = 2, .type = WEFT_Q8_0}},
+        {"few bits", {.arch = "llama", .head_dim = 64, .rope_dim = 64, .theta = 1e6f, .embd = 256, .ff = 512,
+                      .mix = few_bits, .n_mix = N_FEW_BITS}},
+        {"experts of few bits", {.arch = "qwen3moe", .head_dim = 64, .rope_dim = 64, .theta = 1e6f,
+                                 .head_norms = true, .embd = 256, .ff = 256, .experts = 6, .used = 2,
+                                 .mix = few_bits, .n_mix = N_FEW_BITS}},
     };
     char *dir = make_temp_dir();
     mock_cuda_run = weft_shim_launch;
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         char path[4096];
         snprintf(path, sizeof path, "%s/m%zu.gguf", dir, i);
-        writer_free(new_model(&models[i].s, path));
-        const bool quantised = models[i].s.type == WEFT_Q4_K || models[i].s.type == WEFT_Q8_0;
+        writer *w = new_model(&models[i].s, path);
+        for (size_t k = 0; k < models[i].s.n_mix; k++) assert_true(has_type(w, models[i].s.mix[k]));
+        writer_free(w);
+        const bool quantised = models[i].s.type != WEFT_F32 || models[i].s.n_mix;
         const double far = compare_with_cpu(path, WEFT_KV_F16, TOKENS, VOCAB);
         if (far > (quantised ? 5e-2 : 1e-4)) fail_msg("%s: %g from the CPU's logits", models[i].what, far);
     }
     remove_temp_dir(dir);
+}
+
+/* A type that no kernel knows is refused by name before memory is taken. */
+static void test_unknown_type(void **state)
+{
+    const weft_tensor t = {.name = "blk.0.attn_q.weight", .type = (weft_tensor_type)9, .n_dims = 2, .dim = {256, 16, 1, 1}};
+    weft_weight *w = NULL;
+    weft_error e;
+    assert_int_equal(cuda_weight_new(NULL, &t, &w, &e), WEFT_E_MODEL);
+    assert_string_equal(e.message, "tensor blk.0.attn_q.weight: type unknown has no GPU kernels; use --engine cpu");
+    assert_null(w);
 }
 
 /* DeepSeek-V3.2's layers: latents, indexer, groups of experts. Chunks and steps by graph: the same bits. */
@@ -227,6 +260,7 @@ int main(void)
         cmocka_unit_test_setup(test_same_bits, start),
         cmocka_unit_test_setup(test_against_cpu, start),
         cmocka_unit_test_setup(test_families, start),
+        cmocka_unit_test(test_unknown_type),
         cmocka_unit_test_setup(test_latent, start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

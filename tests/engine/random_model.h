@@ -23,6 +23,8 @@ typedef struct spec {
     const char *extra_tensor;
     uint32_t embd, ff; /* 0: EMBD, FF */
     weft_tensor_type type; /* of the matrices, but for the router's */
+    const weft_tensor_type *mix; /* or n_mix types in turn, matrix by matrix */
+    size_t n_mix;
     uint32_t experts, used; /* 0: dense; else ff is that of an expert */
     bool not_normalised;    /* expert_weights_norm is written as false */
     float expert_scale;     /* 0: not written */
@@ -52,7 +54,7 @@ typedef struct writer {
     weft_buffer kv;
     uint64_t n_kv;
     tensor t[128];
-    size_t n;
+    size_t n, mixed; /* mixed: of the mix, types given */
     int64_t seed;
 } writer;
 
@@ -131,7 +133,9 @@ static inline tensor *add_stack(writer *w, const char *name, size_t columns, siz
     t->columns = columns;
     t->rows = rows;
     t->matrices = matrices;
-    t->type = rows && !strstr(name, "ffn_gate_inp") ? w->s->type : WEFT_F32;
+    t->type = WEFT_F32;
+    if (rows && !strstr(name, "ffn_gate_inp"))
+        t->type = w->s->n_mix ? w->s->mix[w->mixed++ % w->s->n_mix] : w->s->type;
     if (t->type != WEFT_F32) {
         rng r = {(uint64_t)w->seed++};
         weft_tensor blocks = random_tensor(t->type, rows * matrices, columns, false, &r);
