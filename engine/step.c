@@ -29,6 +29,7 @@ struct weft_step_state {
     weft_row *row; /* [chunk] */
     size_t *want;  /* [chunk] tokens whose logits are wanted */
     float **to;    /* [chunk] where they go; with visit: unused */
+    weft_draw *draw; /* [chunk] how the next token is drawn from them, where that was announced */
     size_t n, n_want;
     float *logits;  /* [2 * WEFT_LOGIT_ROWS][n_vocab]; touched as far as it is used */
     uint64_t clock; /* counts how often any timeline was served */
@@ -44,9 +45,10 @@ weft_status step_state_new(weft_step_state **out, const weft_model *model, weft_
     s->row = malloc(chunk * sizeof *s->row);
     s->want = malloc(chunk * sizeof *s->want);
     s->to = malloc(chunk * sizeof *s->to);
+    s->draw = malloc(chunk * sizeof *s->draw);
     s->logits = malloc(2 * (size_t)WEFT_LOGIT_ROWS * model->h.n_vocab * sizeof *s->logits);
     *out = s;
-    return s->id && s->row && s->want && s->to && s->logits
+    return s->id && s->row && s->want && s->to && s->draw && s->logits
                ? WEFT_OK
                : weft_fail(err, WEFT_E_MEMORY, "scratch of a step: out of memory");
 }
@@ -58,6 +60,7 @@ void step_state_free(weft_step_state *s)
     free(s->row);
     free(s->want);
     free(s->to);
+    free(s->draw);
     free(s->logits);
     free(s);
 }
@@ -180,6 +183,7 @@ static void add_rows(weft_step_state *s, weft_timeline *t, bool every)
         int64_t position = t->step_from + (int64_t)i, behind = position - t->n_ids;
         if (every || behind >= -1) {
             size_t at = behind > 0 ? (size_t)behind + 1 : behind == 0;
+            s->draw[s->n_want] = behind == -1 && !every ? timeline_draw(t) : (weft_draw){0};
             s->to[s->n_want] = t->logits + at * t->model->h.n_vocab;
             s->want[s->n_want++] = s->n;
         }
@@ -194,7 +198,8 @@ static weft_status compute(weft_model *m, weft_logits_visit visit, void *context
     const weft_step_state *s = m->step;
     const size_t n_vocab = m->h.n_vocab;
     const bool in_place = s->n_want == 1 && !visit && !m->ops->device;
-    weft_pass pass = {.ids = s->id, .row = s->row, .n = s->n, .want = s->want, .n_want = s->n_want};
+    weft_pass pass = {.ids = s->id, .row = s->row, .n = s->n, .want = s->want, .n_want = s->n_want,
+                      .draw = s->draw};
     do {
         const size_t left = s->n_want - pass.from;
         pass.n_logits = left < WEFT_LOGIT_ROWS ? left : WEFT_LOGIT_ROWS;
@@ -241,6 +246,7 @@ static void advance(weft_timeline *t)
     t->n_guessed += (int64_t)t->n_ahead;
     t->has_logits = whole;
     t->at = 0;
+    if (whole) t->announced.known = false; /* it was of this evaluation */
 }
 
 void step_forward(weft_step_item *item, size_t n, weft_logits_visit visit, void *context)
