@@ -247,7 +247,7 @@ static void check_batch(weft_model *model, const digests *want, const int32_t *i
     for (size_t t = 0; t < n; t++) {
         const weft_row row[2] = {{weft_kv_pages(kv[0]), (int64_t)t}, {weft_kv_pages(kv[1]), (int64_t)t}};
         const int32_t two[2] = {ids[t], ids[t]};
-        const weft_pass pass = {two, row, 2, (const size_t[]){0, 1}, 2, 0, 2, logits};
+        const weft_pass pass = {two, row, 2, (const size_t[]){0, 1}, 2, 0, 2, logits, NULL};
         CHECK(weft_model_pass(model, &pass, err));
         for (int i = 0; i < 2; i++)
             digests_visit(&got[i], (int64_t)t, logits + (size_t)i * n_vocab);

@@ -108,7 +108,7 @@ static void test_rows_of_several_timelines(void **state) {
             set[n++] = s;
         }
         if (n == 0) continue;
-        const weft_pass pass = {ids, row, n, want, n, 0, n, logits};
+        const weft_pass pass = {ids, row, n, want, n, 0, n, logits, NULL};
         CHECK(weft_model_pass(model, &pass, err));
         for (size_t i = 0; i < n; i++)
             digests_visit(&together[set[i]], row[i].position, logits + i * n_vocab);
