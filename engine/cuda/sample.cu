@@ -189,12 +189,7 @@ INLINE void find_least(const uint32_t *count, draw_found *found)
     const uint32_t lane = threadIdx.x, top = WEIGHT_BINS - 1 - lane * EACH;
     uint32_t own = 0;
     for (uint32_t i = 0; i < EACH; i++) own += count[top - i];
-    uint32_t upto = own; /* with all higher lanes' bins */
-    UNROLL
-    for (uint32_t o = 1; o < WARP; o *= 2) {
-        const uint32_t other = __shfl_up_sync(ALL, upto, o);
-        if (lane >= o) upto += other;
-    }
+    const uint32_t upto = warp_upto(own); /* with all higher bins: the lanes' before */
     if (lane == WARP - 1) {
         found->all = upto;
         if (upto <= WEFT_CUDA_KEPT) found->least = 0;
