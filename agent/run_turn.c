@@ -120,9 +120,11 @@ static weft_status next_id(weft_run *r, weft_turn *turn, int32_t *out_id, weft_e
         r->jumped++;
         return WEFT_OK;
     }
+    const weft_mask *mask = weft_turn_mask(turn);
+    weft_timeline_will_draw(r->timeline, &r->sampler, mask);
     weft_status status = evaluate(r, err);
     if (status) return status;
-    return weft_timeline_sample(r->timeline, &r->sampler, weft_turn_mask(turn), out_id, NULL, err);
+    return weft_timeline_sample(r->timeline, &r->sampler, mask, out_id, NULL, err);
 }
 
 static weft_status sample_turn(weft_run *r, weft_turn *turn, weft_error *err)

@@ -276,6 +276,11 @@ weft_status weft_timeline_sample(const weft_timeline *timeline, const weft_sampl
                                  const weft_mask *mask, int32_t *out_id, float *out_logprob,
                                  weft_error *err);
 
+/* Announces, before an evaluation, the draw that will follow it: a GPU then draws along, and weft_timeline_sample with
+ * these arguments only has to say what. Both are copied. Changes no result: a draw that was not announced, or not so,
+ * is made as ever. */
+void weft_timeline_will_draw(weft_timeline *timeline, const weft_sampler *sampler, const weft_mask *mask);
+
 /* ---- dialect ---- */
 
 typedef struct weft_dialect weft_dialect;

@@ -165,6 +165,14 @@ typedef struct weft_experts_size {
     size_t n, n_expert, n_used, n_embd, n_ff;
 } weft_experts_size;
 
+/* How the token after a wanted one will be drawn: told to a pass, so that a device may draw where the logits lie. */
+typedef struct weft_draw {
+    const weft_sampler *sampler; /* without a penalty. NULL: nobody said */
+    const uint32_t *allowed;     /* [(n_vocab + 31) / 32], or NULL: every id */
+    int64_t position;            /* of the token to be drawn */
+    int32_t *id;                 /* out: what weft_sample_draw gives; left as it is where a device does not draw */
+} weft_draw;
+
 /* One pass of the graph. The sequence of its calls depends on n, n_want, n_logits and the first row of the logits
  * alone: the rest may differ from pass to pass of the same calls. */
 typedef struct weft_pass {
@@ -175,6 +183,7 @@ typedef struct weft_pass {
     size_t n_want;
     size_t from, n_logits; /* logits of wanted tokens [from, from + n_logits) of the last pass with n > 0, */
     float *logits;         /* [2 n_logits][n_vocab]: the first n_logits rows are the result */
+    const weft_draw *draw; /* [n_want], or NULL */
     /* Of a model that predicts, else NULL (predict.c): */
     const float *const *before; /* [n] hidden state of the token before, [n_embd], where that one is not the row before;
                                    NULL: not known */
@@ -207,8 +216,8 @@ typedef struct weft_device_ops {
     weft_status (*places)(weft_backend *, const weft_pass_places *, weft_error *);
 
     /* Has issue(context) make the calls of a pass, or repeats what it recorded of an equal one. On return the
-     * logits are on the host, and so are the pages that the pass completed. After an error the positions
-     * of the pass hold anything, those before it what they held. */
+     * logits are on the host, and so are the ids of draws that the device made and the pages that the pass
+     * completed. After an error the positions of the pass hold anything, those before it what they held. */
     weft_status (*pass)(weft_backend *, const weft_pass *, void (*issue)(void *), void *context,
                         weft_error *);
     /* The calls that follow belong to this layer, of n tokens; n_layer: to the output. */

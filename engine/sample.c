@@ -64,7 +64,7 @@ static float largest(const float *x, size_t n)
 
 /* ---- which ids, with what weight ---- */
 
-static weft_status check_sampler(const weft_sampler *s, weft_error *err)
+weft_status weft_sampler_check(const weft_sampler *s, weft_error *err)
 {
     if (!(isfinite(s->temperature) && s->temperature >= 0))
         return weft_fail(err, WEFT_E_USAGE, "temperature %g: must be 0 or above", s->temperature);
@@ -306,7 +306,7 @@ static int32_t draw(const weft_sample *s, const float *x, float top)
 weft_status weft_sample_draw(const weft_sample *s, int32_t *out_id, float *out_logprob,
                              weft_error *err)
 {
-    weft_status status = check_sampler(s->sampler, err);
+    weft_status status = weft_sampler_check(s->sampler, err);
     if (status) return status;
     float top = 0;
     double logsum = 0;

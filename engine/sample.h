@@ -23,6 +23,9 @@ typedef struct weft_sample {
     int32_t *candidate; /* scratch [n_vocab] */
 } weft_sample;
 
+/* WEFT_E_USAGE names the setting that is out of range. */
+weft_status weft_sampler_check(const weft_sampler *sampler, weft_error *err);
+
 /* out_logprob may be NULL: ln of the id's probability before penalty, mask and temperature.
  * WEFT_E_USAGE: a setting out of range; WEFT_E_INVALID: the mask allows nothing; WEFT_E_MODEL: a
  * logit is not finite. */

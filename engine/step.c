@@ -31,6 +31,7 @@ struct weft_step_state {
     float **to;    /* [chunk] where they go; with visit: unused */
     const float **before; /* [chunk] of a model that predicts: as in weft_pass */
     float **hidden;       /* [chunk] likewise */
+    weft_draw *draw; /* [chunk] how the next token is drawn from them, where that was announced */
     size_t n, n_want;
     float *logits;  /* [2 * WEFT_LOGIT_ROWS][n_vocab]; touched as far as it is used */
     uint64_t clock; /* counts how often any timeline was served */
@@ -48,9 +49,10 @@ weft_status step_state_new(weft_step_state **out, const weft_model *model, weft_
     s->to = malloc(chunk * sizeof *s->to);
     s->before = malloc(chunk * sizeof *s->before);
     s->hidden = malloc(chunk * sizeof *s->hidden);
+    s->draw = malloc(chunk * sizeof *s->draw);
     s->logits = malloc(2 * (size_t)WEFT_LOGIT_ROWS * model->h.n_vocab * sizeof *s->logits);
     *out = s;
-    return s->id && s->row && s->want && s->to && s->before && s->hidden && s->logits
+    return s->id && s->row && s->want && s->to && s->before && s->hidden && s->draw && s->logits
                ? WEFT_OK
                : weft_fail(err, WEFT_E_MEMORY, "scratch of a step: out of memory");
 }
@@ -64,6 +66,7 @@ void step_state_free(weft_step_state *s)
     free(s->to);
     free(s->before);
     free(s->hidden);
+    free(s->draw);
     free(s->logits);
     free(s);
 }
@@ -252,6 +255,7 @@ static void add_rows(weft_step_state *s, weft_timeline *t, bool every)
         int64_t position = t->step_from + (int64_t)i, behind = position - t->n_ids;
         size_t at = behind >= 0 ? (size_t)behind + 1 : 0;
         if (every || behind >= -1) {
+            s->draw[s->n_want] = behind == -1 && !every ? timeline_draw(t) : (weft_draw){0};
             s->to[s->n_want] = t->logits + at * h->n_vocab;
             s->want[s->n_want++] = s->n;
         }
@@ -272,7 +276,7 @@ static weft_status compute(weft_model *m, weft_logits_visit visit, void *context
     const size_t n_vocab = m->h.n_vocab;
     const bool in_place = s->n_want == 1 && !visit && !m->ops->device;
     weft_pass pass = {.ids = s->id, .row = s->row, .n = s->n, .want = s->want, .n_want = s->n_want,
-                      .before = s->before, .hidden = s->hidden};
+                      .before = s->before, .hidden = s->hidden, .draw = s->draw};
     do {
         const size_t left = s->n_want - pass.from;
         pass.n_logits = left < WEFT_LOGIT_ROWS ? left : WEFT_LOGIT_ROWS;
@@ -321,6 +325,7 @@ static void advance(weft_timeline *t)
     t->has_logits = whole;
     t->has_hidden = t->hidden != NULL;
     t->at = 0;
+    if (whole) t->announced.known = false; /* it was of this evaluation */
 }
 
 void step_forward(weft_step_item *item, size_t n, weft_logits_visit visit, void *context)

@@ -14,6 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+static size_t mask_bytes(const weft_timeline *t)
+{
+    return ((size_t)t->model->h.n_vocab + 31) / 32 * sizeof(uint32_t);
+}
+
 static weft_status allocate(weft_timeline *t, weft_error *err)
 {
     size_t n_vocab = t->model->h.n_vocab;
@@ -21,6 +26,9 @@ static weft_status allocate(weft_timeline *t, weft_error *err)
     t->logits = malloc((WEFT_GUESSES + 1) * n_vocab * sizeof *t->logits);
     t->weight = malloc(n_vocab * sizeof *t->weight);
     t->candidate = malloc(n_vocab * sizeof *t->candidate);
+    t->announced.id = -1;
+    if (t->model->ops->device && !(t->announced.allowed = malloc(mask_bytes(t))))
+        return weft_fail(err, WEFT_E_MEMORY, "timeline: out of memory");
     const bool predicts = t->model->predicts;
     if (predicts) t->hidden = malloc((WEFT_GUESSES + 1) * t->model->h.n_embd * sizeof *t->hidden);
     if (!t->ids || !t->logits || !t->weight || !t->candidate || (predicts && !t->hidden))
@@ -36,6 +44,7 @@ static void release(weft_timeline *t)
     free(t->hidden);
     free(t->weight);
     free(t->candidate);
+    free(t->announced.allowed);
     draft_free(t->draft);
     free(t);
 }
@@ -301,6 +310,39 @@ const float *weft_timeline_logits(const weft_timeline *timeline)
     return timeline->logits + timeline->at * timeline->model->h.n_vocab;
 }
 
+void weft_timeline_will_draw(weft_timeline *timeline, const weft_sampler *sampler, const weft_mask *mask)
+{
+    timeline_announced *a = &timeline->announced;
+    a->known = a->allowed && sampler->repeat_penalty == 1 && !weft_sampler_check(sampler, NULL);
+    if (!a->known) return;
+    a->sampler = *sampler;
+    a->masked = mask != NULL;
+    if (mask) memcpy(a->allowed, mask->allowed, mask_bytes(timeline));
+}
+
+weft_draw timeline_draw(weft_timeline *t)
+{
+    timeline_announced *a = &t->announced;
+    a->id = -1;
+    a->at = t->n_ids;
+    if (!a->known) return (weft_draw){0};
+    return (weft_draw){&a->sampler, a->masked ? a->allowed : NULL, t->n_ids, &a->id};
+}
+
+static bool same_sampler(const weft_sampler *a, const weft_sampler *b)
+{
+    return a->temperature == b->temperature && a->top_k == b->top_k && a->top_p == b->top_p && a->min_p == b->min_p &&
+           a->repeat_penalty == b->repeat_penalty && a->seed == b->seed;
+}
+
+/* Whether a device has drawn this already: at this position, by these rules, under this mask. */
+static bool is_drawn(const weft_timeline *t, const weft_sampler *sampler, const weft_mask *mask)
+{
+    const timeline_announced *a = &t->announced;
+    return a->id >= 0 && a->at == t->n_ids && same_sampler(&a->sampler, sampler) && a->masked == (mask != NULL) &&
+           (!mask || memcmp(a->allowed, mask->allowed, mask_bytes(t)) == 0);
+}
+
 weft_status weft_timeline_sample(const weft_timeline *timeline, const weft_sampler *sampler,
                                  const weft_mask *mask, int32_t *out_id, float *out_logprob,
                                  weft_error *err)
@@ -309,6 +351,10 @@ weft_status weft_timeline_sample(const weft_timeline *timeline, const weft_sampl
     if (!t->has_logits || t->n_evaluated != t->n_ids)
         return weft_fail(err, WEFT_E_INVALID, "sampling: %lld ids are pending; evaluate them first",
                          (long long)(t->n_ids - t->n_evaluated));
+    if (!out_logprob && is_drawn(t, sampler, mask)) {
+        *out_id = t->announced.id;
+        return WEFT_OK;
+    }
     const weft_sample s = {
         .logits = t->logits + t->at * t->model->h.n_vocab,
         .n_vocab = t->model->h.n_vocab,

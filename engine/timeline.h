@@ -15,6 +15,15 @@
 #include "engine/kv.h"
 #include "engine/model.h"
 
+/* The draw that weft_timeline_will_draw announced, and what a device made of it. */
+typedef struct timeline_announced {
+    bool known, masked; /* for the next evaluation; under the mask */
+    weft_sampler sampler;
+    uint32_t *allowed; /* [(n_vocab + 31) / 32] a copy; NULL: no device, nothing is announced */
+    int32_t id;        /* drawn, for position `at`; -1: not */
+    int64_t at;
+} timeline_announced;
+
 struct weft_timeline {
     weft_model *model;
     weft_kv *kv;
@@ -35,6 +44,7 @@ struct weft_timeline {
     weft_draft *draft;                  /* NULL: nothing is guessed */
     float *weight;                      /* [n_vocab], the sampler's */
     int32_t *candidate;
+    timeline_announced announced;
     weft_page_visit on_page;
     void *on_page_context;
     /* of the step in progress (step.c) */
@@ -46,6 +56,8 @@ struct weft_timeline {
 /* Where evaluation goes on: n_evaluated, or one before if what came from pages ends there and that position is
  * to be computed again: for its logits where no id is left, for its hidden state where the model predicts. */
 int64_t timeline_next(const weft_timeline *t);
+/* For a pass that computes the logits of the last id: how the next one will be drawn. */
+weft_draw timeline_draw(weft_timeline *t);
 /* Takes over pages that other runs made of the pending ids, where those begin a page. */
 weft_status timeline_take_over(weft_timeline *t, weft_error *err);
 

@@ -42,7 +42,9 @@ WORK = [
     ('index_score f16, 64 heads of 128', 'position', 256, 64 * 128 * 1.4, 0, 0),
     ('top_k', 'position', 4, 5 * 14, 0, 0),
     ('rms_norm, add, gate, rope, quantise', 'float', 12, 30, 0, 0),
-    ('sample', 'id', 4, 90, 0, 0),
+    ('sample_top', 'id', 4, 20, 0, 0),
+    ('sample_weigh', 'id', 8, 60, 0, 0),
+    ('sample_pick', 'id', 8, 30, 0, 0),
 ]
 
 

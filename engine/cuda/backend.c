@@ -33,7 +33,7 @@ static weft_status reserve(weft_backend *wb, size_t n, size_t columns, weft_erro
 static void backend_free(weft_backend *wb)
 {
     cuda_backend *b = cuda_of(wb);
-    void *const pinned[] = {b->staging, b->input, b->x, b->logits, b->staged};
+    void *const pinned[] = {b->staging, b->input, b->x, b->logits, b->drawn, b->staged};
     cuda_forget_recorded(b);
     cuda_pool_free(b);
     for (size_t i = 0; i < sizeof pinned / sizeof *pinned; i++)

@@ -5,6 +5,7 @@
  *   pages.c    KV pages on the devices        call.c     operations: arguments of kernels, and launches;
  *                                             mixture.c, latent.c: those of some families
  *   pass.c     a pass: inputs, graph, outputs, the one synchronisation
+ *   draw.c     the draws of a pass
  */
 #ifndef WEFT_ENGINE_CUDA_CUDA_H
 #define WEFT_ENGINE_CUDA_CUDA_H
@@ -47,9 +48,9 @@ typedef struct cuda_stage {
     size_t room, total;  /* bytes that were free for weights; of its memory */
 
     cuda_address twin[CUDA_TWINS];
-    cuda_address input;   /* rows, kept rows, wanted: what a pass brings along (pass.c) */
+    cuda_address input;   /* rows, kept rows, wanted, draws: what a pass brings along (pass.c) */
     cuda_address scratch; /* holds the following */
-    cuda_address quantised, blocks, kept, other, slots, cos_sin[CUDA_ROPE_TABLES];
+    cuda_address quantised, blocks, kept, other, slots, sums, drawn, cos_sin[CUDA_ROPE_TABLES];
     cuda_address mixture; /* holds the following: */
     cuda_address hidden, picked, runs, token_of, pick_of;
     cuda_address indexer, score; /* the latter lies in the former */
@@ -74,6 +75,7 @@ typedef struct cuda_shape {
     size_t n, n_want, from, n_logits;
     uint32_t spans; /* of attention, at least as many as the longest row has: a power of two */
     bool follow;    /* the rows follow one another on one timeline */
+    bool draws;     /* from some of the logits */
 } cuda_shape;
 
 typedef struct cuda_recorded {
@@ -118,9 +120,9 @@ typedef struct cuda_backend {
     weft_pass_places places;
     size_t slot_bytes, quantised_room;
     cuda_pool pool;
-    void *input, *x, *logits, *staged; /* pinned: what goes in, input for each stage, and what comes out */
-    size_t input_bytes;                /* of a stage */
-    size_t n_staged;                   /* pages */
+    void *input, *x, *logits, *drawn, *staged; /* pinned: what goes in, input for each stage, and what comes out */
+    size_t input_bytes;                        /* of a stage */
+    size_t n_staged;                           /* pages */
     struct cuda_staged { weft_kv_twin *twin; int64_t page; } staged_page[CUDA_STAGED];
     cuda_recorded recorded[CUDA_GRAPHS];
     int n_recorded;
@@ -228,6 +230,19 @@ void cuda_forget_recorded(cuda_backend *b);
 /* The rows on the device that these name: the pass's or the kept ones. */
 const weft_row *cuda_rows(cuda_backend *b, const weft_row *row);
 const uint32_t *cuda_wanted(cuda_backend *b);
+
+/* ---- draw.c ---- */
+
+/* Whether the device has something to draw in this pass. */
+bool cuda_draws(const cuda_backend *b, const weft_pass *pass);
+/* What n draws take of a stage's input. */
+size_t cuda_draw_bytes(const cuda_backend *b, size_t n);
+/* Those of the pass, as they will stand at `address`, into the input. */
+void cuda_draw_write(const cuda_backend *b, const weft_pass *pass, cuda_address address, uint8_t *to);
+/* Behind the pass's logits: the kernels, and their ids on the way to the host. */
+void cuda_draw_run(cuda_backend *b, cuda_address draws);
+/* They have arrived. */
+void cuda_draw_arrived(const cuda_backend *b, const weft_pass *pass);
 
 /* ---- call.c ---- */
 

@@ -127,12 +127,22 @@ INLINE float exp_of(float x)
            float_of_bits((uint32_t)(e - half + 127) << 23);
 }
 
-/* ---- sums of a warp, in one fixed order; every lane gets the result ---- */
+/* ---- sums of a warp, in one fixed order ---- */
 
 INLINE float warp_sum(float v)
 {
     UNROLL
     for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(ALL, v, o);
+    return v;
+}
+/* Over this lane and those before it; of the others every lane gets the result. */
+INLINE uint32_t warp_upto(uint32_t v)
+{
+    UNROLL
+    for (uint32_t o = 1; o < WARP; o *= 2) {
+        const uint32_t other = __shfl_up_sync(ALL, v, o);
+        if (threadIdx.x % WARP >= o) v += other;
+    }
     return v;
 }
 INLINE uint32_t warp_max(uint32_t v)

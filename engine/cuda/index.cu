@@ -88,12 +88,7 @@ INLINE void find_digit(const uint32_t *count, uint32_t wanted, top_found *found)
     uint32_t own = 0;
     UNROLL
     for (uint32_t i = 0; i < EACH; i++) own += count[top - i];
-    uint32_t upto = own; /* with all higher lanes' bins */
-    UNROLL
-    for (uint32_t o = 1; o < WARP; o *= 2) {
-        const uint32_t other = __shfl_up_sync(ALL, upto, o);
-        if (lane >= o) upto += other;
-    }
+    const uint32_t upto = warp_upto(own); /* with all higher bins: the lanes' before */
     uint32_t above = upto - own;
     if (above >= wanted || upto < wanted) return; /* another lane's */
     for (uint32_t i = 0; i < EACH; i++) {

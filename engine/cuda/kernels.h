@@ -87,7 +87,9 @@ enum {
     WEFT_CUDA_EXPERTS = 1024, /* most of a layer */
     WEFT_CUDA_GROUPS = 64,   /* most groups of them */
     WEFT_CUDA_USED = 32,     /* most experts of a token */
-    WEFT_CUDA_VOCAB = 512 * 512 /* largest vocabulary that sample draws from */
+    WEFT_CUDA_SUMS = 512,    /* sums of a draw, over 512 ids each */
+    WEFT_CUDA_VOCAB = 512 * WEFT_CUDA_SUMS, /* largest vocabulary that is drawn from */
+    WEFT_CUDA_KEPT = 1024    /* most candidates of a draw that are put in order */
 };
 
 typedef struct weft_cuda_launch {
@@ -553,28 +555,46 @@ static inline weft_cuda_launch weft_cuda_combine_launch(const weft_cuda_combine_
 
 /* ---- sampling ---- */
 
-/* How a row is drawn: weft_sample of sample.h without penalty and filters. */
+/* How the token after a row is drawn: weft_sample of sample.h without the penalty. */
 typedef struct weft_cuda_draw {
-    double temperature; /* 0: the largest */
+    double temperature; /* 0: the largest; below 0: the row is not drawn from */
+    double top_p;       /* 1: off */
+    double min_p;       /* 0: off */
     uint64_t seed;
     int64_t position;        /* of the token to be drawn */
     const uint32_t *allowed; /* [(n_vocab + 31) / 32], or NULL */
+    int32_t top_k;           /* 0: off */
 } weft_cuda_draw;
 
+enum { WEFT_CUDA_NOT_DRAWN = -2 };
 typedef struct weft_cuda_drawn {
-    int32_t id;     /* -1: the mask allows none */
+    int32_t id;     /* -1: the mask allows none; WEFT_CUDA_NOT_DRAWN: nobody asked, or the draw needs more candidates in
+                       order than WEFT_CUDA_KEPT */
     int32_t finite; /* 0: some logit is not, and id counts for nothing */
 } weft_cuda_drawn;
 
-/* A token a row, the id that weft_sample_draw would give. */
+/* Kernels weft_cuda_sample_top, sample_weigh, sample_pick, one after the other: a token a row, the id that
+ * weft_sample_draw would give. top finds the largest logit; with a temperature, weigh has the weights and their sums
+ * by 512 ids, and pick draws. */
 typedef struct weft_cuda_sample_args {
-    const float *logits; /* [n][n_vocab] */
+    const float *logits;        /* [n][n_vocab] */
     const weft_cuda_draw *draw; /* [n] */
     weft_cuda_drawn *out;       /* [n] */
-    uint32_t n, n_vocab;
+    float *weight;              /* [n][n_vocab], theirs */
+    double *sum;                /* [n][WEFT_CUDA_SUMS], theirs */
+    uint32_t n, n_vocab;        /* at most WEFT_CUDA_VOCAB */
 } weft_cuda_sample_args;
 
-static inline weft_cuda_launch weft_cuda_sample_launch(const weft_cuda_sample_args *a)
+static inline weft_cuda_launch weft_cuda_sample_top_launch(const weft_cuda_sample_args *a)
+{
+    return weft_cuda_shape(a->n, 1, 1, 512, 0);
+}
+/* A warp for 512 ids. */
+static inline weft_cuda_launch weft_cuda_sample_weigh_launch(const weft_cuda_sample_args *a)
+{
+    return weft_cuda_shape(weft_cuda_divide_up(a->n_vocab, 4 * 512), a->n, 1, 128, 0);
+}
+static inline weft_cuda_launch weft_cuda_sample_pick_launch(const weft_cuda_sample_args *a)
 {
     return weft_cuda_shape(a->n, 1, 1, 512, 0);
 }
@@ -628,6 +648,8 @@ static inline weft_cuda_launch weft_cuda_sample_launch(const weft_cuda_sample_ar
     X(route)                                                                                       \
     X(group)                                                                                       \
     X(combine)                                                                                     \
-    X(sample)
+    X(sample_top)                                                                                  \
+    X(sample_weigh)                                                                                \
+    X(sample_pick)
 
 #endif

@@ -1,12 +1,12 @@
-/* A pass: rows in, the graph's calls, logits and complete pages out, one synchronisation.
+/* A pass: rows in, the graph's calls, logits, drawn ids and complete pages out, one synchronisation.
  *
  * What differs between passes of one shape lies in memory that the calls name: token embeddings, rows (page tables
- * and positions), which rows are wanted. So a small pass is recorded the first time, by stream capture, as
- * one CUDA graph a stage, and a decode step is then: fill pinned memory, launch, wait. Between
+ * and positions), which rows are wanted, how tokens are drawn. So a small pass is recorded the first time, by
+ * stream capture, as one CUDA graph a stage, and a decode step is then: fill pinned memory, launch, wait. Between
  * stages the residual stream crosses; events order the streams, the host waits for the last one alone.
  *
  *     stage 0   [rows in, x in, layers 0 .. a]   event --.
- *     stage 1                              wait <--'  [x across] [rows in, layers a .. b, logits out]
+ *     stage 1                              wait <--'  [x across] [rows in, layers a .. b, logits, ids out]
  *
  * Large passes run as they are called: there a launch is nothing beside the work.
  */
@@ -26,9 +26,20 @@ static size_t wanted_at(const weft_pass *pass)
     return (pass->n + pass->n_want) * sizeof(weft_row);
 }
 
-static size_t input_bytes(const weft_pass *pass)
+/* Of the last stage alone. */
+static size_t draws_at(const weft_pass *pass)
 {
-    return wanted_at(pass) + pass->n_want * sizeof(uint32_t);
+    return (wanted_at(pass) + pass->n_want * sizeof(uint32_t) + 15) / 16 * 16;
+}
+
+static bool has_draws(const cuda_backend *b, int stage)
+{
+    return b->shape.draws && stage == b->n_stage - 1;
+}
+
+static size_t input_bytes(const cuda_backend *b, const weft_pass *pass, int stage)
+{
+    return draws_at(pass) + (has_draws(b, stage) ? cuda_draw_bytes(b, pass->n_logits) : 0);
 }
 
 /* Of the stage's view of the rows: its page tables. */
@@ -54,7 +65,11 @@ static uint8_t *input_of(const cuda_backend *b, int stage)
 static void fill_inputs(cuda_backend *b, const weft_pass *pass)
 {
     if (pass->n == 0) return;
-    for (int i = 0; i < b->n_stage; i++) write_rows(b, pass, i, input_of(b, i));
+    for (int i = 0; i < b->n_stage; i++) {
+        write_rows(b, pass, i, input_of(b, i));
+        if (has_draws(b, i))
+            cuda_draw_write(b, pass, b->stage[i].input + draws_at(pass), input_of(b, i) + draws_at(pass));
+    }
     memcpy(b->x, b->places.x, pass->n * b->places.n_embd * sizeof(float));
 }
 
@@ -74,9 +89,9 @@ const uint32_t *cuda_wanted(cuda_backend *b)
     return (const uint32_t *)(uintptr_t)(cuda_here(b)->input + wanted_at(b->pass));
 }
 
-static cuda_shape shape_of(const weft_pass *pass)
+static cuda_shape shape_of(const cuda_backend *b, const weft_pass *pass)
 {
-    cuda_shape s = {pass->n, pass->n_want, pass->from, pass->n_logits, 1, true};
+    cuda_shape s = {pass->n, pass->n_want, pass->from, pass->n_logits, 1, true, cuda_draws(b, pass)};
     int64_t last = 0;
     for (size_t i = 0; i < pass->n; i++) {
         const weft_row *row = &pass->row[i];
@@ -136,7 +151,7 @@ static void enter(cuda_backend *b, int stage)
     b->at = stage;
     b->n_rope = 0;
     if (pass->n == 0) return;
-    note(b, d->copy_in(s->input, input_of(b, stage), input_bytes(pass), s->stream), "copying rows");
+    note(b, d->copy_in(s->input, input_of(b, stage), input_bytes(b, pass, stage), s->stream), "copying rows");
     if (s->first == 0 && !b->status)
         note(b, d->copy_in(cuda_at(b, b->places.x), b->x, pass->n * b->places.n_embd * sizeof(float),
                            s->stream),
@@ -165,6 +180,7 @@ static void issue_calls(cuda_backend *b, void (*issue)(void *), void *context)
                                     pass->n_logits * b->places.n_vocab * sizeof(float),
                                     cuda_here(b)->stream),
              "copying logits");
+    if (b->at >= 0 && b->shape.draws) cuda_draw_run(b, cuda_here(b)->input + draws_at(pass));
     leave(b);
 }
 
@@ -183,7 +199,7 @@ void cuda_forget_recorded(cuda_backend *b)
 static bool same_shape(const cuda_shape *a, const cuda_shape *b)
 {
     return a->n == b->n && a->n_want == b->n_want && a->from == b->from && a->n_logits == b->n_logits &&
-           a->spans == b->spans && a->follow == b->follow;
+           a->spans == b->spans && a->follow == b->follow && a->draws == b->draws;
 }
 
 static cuda_recorded *find_recorded(cuda_backend *b)
@@ -255,7 +271,7 @@ static weft_status run(cuda_backend *b, const weft_pass *pass, void (*issue)(voi
     weft_status e = cuda_pages_prepare(b, pass, err);
     if (e) return e;
     b->pass = pass;
-    b->shape = shape_of(pass);
+    b->shape = shape_of(b, pass);
     b->status = WEFT_OK;
     fill_inputs(b, pass);
     if (pass->n == 0 || pass->n > CUDA_GRAPH_ROWS) {
@@ -286,6 +302,7 @@ weft_status cuda_pass(weft_backend *wb, const weft_pass *pass, void (*issue)(voi
     } else {
         cuda_pages_arrived(b);
         memcpy(pass->logits, b->logits, pass->n_logits * b->places.n_vocab * sizeof(float));
+        cuda_draw_arrived(b, pass);
     }
     b->pass = NULL;
     pthread_mutex_unlock(&b->mutex);

@@ -86,10 +86,12 @@ static weft_status new_scratch(cuda_backend *b, cuda_stage *s, weft_error *err)
     b->quantised_room = wide > picked ? wide : picked;
     const size_t parts[] = {b->quantised_room, b->quantised_room / WEFT_CUDA_BLOCK * sizeof(weft_cuda_block),
                             wide * sizeof(float), wide * sizeof(float), b->slot_bytes,
+                            b->places.max_logits * WEFT_CUDA_SUMS * sizeof(double),
+                            b->places.max_logits * sizeof(weft_cuda_drawn),
                             table, table, table, table};
-    cuda_address *const at[] = {&s->quantised, &s->blocks, &s->kept, &s->other, &s->slots,
+    cuda_address *const at[] = {&s->quantised, &s->blocks, &s->kept, &s->other, &s->slots, &s->sums, &s->drawn,
                                 &s->cos_sin[0], &s->cos_sin[1], &s->cos_sin[2], &s->cos_sin[3]};
-    _Static_assert(sizeof parts / sizeof *parts == 5 + CUDA_ROPE_TABLES, "each table has a part");
+    _Static_assert(sizeof parts / sizeof *parts == 7 + CUDA_ROPE_TABLES, "each table has a part");
     weft_status e = cuda_scratch_new(b, s, parts, at, sizeof parts / sizeof *parts, &s->scratch, err);
     if (!e) e = cuda_mixture_scratch(b, s, err);
     if (!e) e = cuda_latent_scratch(b, s, err);
@@ -106,7 +108,8 @@ weft_status cuda_places(weft_backend *wb, const weft_pass_places *places, weft_e
 {
     cuda_backend *b = cuda_of(wb);
     b->places = *places;
-    b->input_bytes = places->chunk * (2 * sizeof(weft_row) + sizeof(uint32_t));
+    b->input_bytes = places->chunk * (2 * sizeof(weft_row) + sizeof(uint32_t)) + 16 + cuda_draw_bytes(b, places->max_logits);
+    b->input_bytes = round_up(b->input_bytes); /* each stage's begins aligned */
     b->slot_bytes = slots(b, places->context, places->n_head);
     if (b->staging) b->driver->host_free(b->staging);
     free(b->rows);
@@ -116,6 +119,7 @@ weft_status cuda_places(weft_backend *wb, const weft_pass_places *places, weft_e
     if (!e) e = pin(b, b->input_bytes * (size_t)b->n_stage, &b->input, err);
     if (!e) e = pin(b, places->chunk * places->n_embd * sizeof(float), &b->x, err);
     if (!e) e = pin(b, places->max_logits * places->n_vocab * sizeof(float), &b->logits, err);
+    if (!e) e = pin(b, places->max_logits * sizeof(weft_cuda_drawn), &b->drawn, err);
     if (!e) e = pin(b, CUDA_STAGED * b->page_bytes, &b->staged, err);
     return e;
 }

@@ -14,7 +14,7 @@ FOLDER = ROOT / 'engine' / 'cuda'
 TESTS = {'attention': 'attention', 'element': 'products', 'experts': 'experts', 'index': 'latent', 'kv': 'element',
          'latent': 'latent', 'matmul': 'products', 'matvec': 'products', 'norm': 'element',
          'quantise': 'products', 'rope': 'element', 'sample': 'sample'}
-USES = {'device.cuh': ['norm', 'quantise', 'kv']}
+USES = {'device.cuh': ['norm', 'quantise', 'kv', 'sample']}
 
 
 def closing(text, at):

@@ -107,19 +107,19 @@ static void test_split(void **state)
 
 /* ---- the twin ---- */
 
-/* Columns [from, from + n) of a matrix. */
+/* Columns [from, from + n) of a matrix or a stack of them. */
 static weft_tensor columns_of(const weft_tensor *t, size_t from, size_t n)
 {
     size_t bytes = 0;
     const size_t block = block_of(t->type, &bytes), row = cpu_row_bytes(t->type, t->dim[0]);
-    const size_t part = n / block * bytes;
+    const size_t part = n / block * bytes, rows = t->dim[1] * t->dim[2];
     weft_tensor out = *t;
-    uint8_t *data = new_bytes(t->dim[1] * part);
-    for (size_t r = 0; r < t->dim[1]; r++)
+    uint8_t *data = new_bytes(rows * part);
+    for (size_t r = 0; r < rows; r++)
         memcpy(data + r * part, (const uint8_t *)t->data + r * row + from / block * bytes, part);
     out.dim[0] = n;
     out.data = data;
-    out.bytes = t->dim[1] * part;
+    out.bytes = rows * part;
     return out;
 }
 
@@ -163,12 +163,11 @@ typedef struct activations {
     weft_cuda_block *block;
 } activations;
 
-static activations quantised(const float *x, size_t rows, size_t columns)
+static activations quantised(const float *x, size_t rows, size_t columns, size_t stride)
 {
     activations out = {new_bytes(rows * columns), NULL};
     out.block = new_bytes(rows * (columns / 32) * sizeof *out.block);
-    weft_cuda_quantise_args a = {x,    out.q, out.block, (uint32_t)rows, (uint32_t)columns,
-                                 (uint32_t)columns};
+    weft_cuda_quantise_args a = {x, out.q, out.block, (uint32_t)rows, (uint32_t)columns, (uint32_t)stride};
     if (columns >= 32) LAUNCH("quantise", a, weft_cuda_quantise_launch(&a));
     return out;
 }
@@ -206,7 +205,7 @@ static void check_sizes(size_t format, size_t rows, size_t columns, size_t n)
     uint8_t *w = packed(&t);
     float *x = random_floats(n * columns, &r), *want = new_floats(n * rows), *y = new_floats(n * rows);
     float *cpu = new_floats(n * rows), *dense = new_floats(columns), *bias = random_floats(rows, &r);
-    activations act = quantised(x, n, columns);
+    activations act = quantised(x, n, columns, columns);
     twin(&t, x, n, want);
     cpu_product_of(&t, x, n, cpu);
     for (size_t row = 0; row < rows; row++) { /* the bound of kernels.h against the CPU's own order */
@@ -275,7 +274,7 @@ static void check_brick(size_t format, weft_tensor *t)
     for (int sign = -1; sign <= 1; sign += 2) {
         for (int i = 0; i < COLUMNS; i++) x[i] = (float)(127 * sign);
         cpu_product_of(t, x, 1, want);
-        activations act = quantised(x, 1, COLUMNS);
+        activations act = quantised(x, 1, COLUMNS, COLUMNS);
         for (size_t way = 0; way < WAYS; way++) {
             weft_cuda_matmul_args a = {.w = {{w, NULL, y, ROWS}}, .q = act.q, .block = act.block,
                                        .n = 1, .columns = COLUMNS, .n_w = 1, .stack = 1};
@@ -330,7 +329,7 @@ static void test_together(void **state)
             y[i] = new_floats(N * rows[i]);
             twin(&t[i], x, N, want[i]);
         }
-        activations act = quantised(x, N, COLUMNS);
+        activations act = quantised(x, N, COLUMNS, COLUMNS);
         weft_cuda_matmul_args a = {.q = act.q, .block = act.block, .x = x, .n = N, .columns = COLUMNS,
                                    .x_stride = COLUMNS, .n_w = 3, .stack = 1};
         for (int i = 0; i < 3; i++)
@@ -368,55 +367,131 @@ static void test_together(void **state)
     }
 }
 
-/* A stack of matrices: each meets its own rows, by head or by lists. */
-static void test_stack(void **state)
+/* ---- stacks ---- */
+
+enum { STACK = 3 }; /* matrices of one */
+
+static weft_tensor random_stack(weft_tensor_type type, size_t rows, size_t columns, rng *r)
 {
-    enum { HEADS = 3, ROWS = 20, COLUMNS = 256, N = 4, Y_STRIDE = 23 };
-    static const uint32_t x_row[] = {2, 0, 3, 1, 2}, y_row[] = {4, 0, 1, 3, 2};
+    weft_tensor t = random_tensor(type, STACK * rows, columns, false, r);
+    t.dim[1] = rows;
+    t.dim[2] = STACK;
+    t.n_dims = 3;
+    return t;
+}
+
+static uint8_t *packed_stack(const weft_tensor *t, size_t *out_bytes)
+{
+    weft_cuda_format f;
+    assert_true(weft_cuda_format_of(t->type, &f));
+    const size_t columns = t->dim[0], rows = t->dim[1], row = cpu_row_bytes(t->type, columns);
+    *out_bytes = weft_cuda_weight_bytes(f, columns, rows);
+    uint8_t *w = new_bytes(STACK * *out_bytes);
+    for (size_t i = 0; i < STACK; i++)
+        weft_cuda_weight_pack(t->type, columns, 0, rows, (const uint8_t *)t->data + i * rows * row, w + i * *out_bytes);
+    return w;
+}
+
+/* y by the CPU's products over heads, brick after brick: x [n][STACK][x_stride], y [n][STACK][y_stride]. */
+static void heads_twin(const weft_tensor *t, const float *x, size_t x_stride, size_t n, float *y, size_t y_stride)
+{
+    const size_t columns = t->dim[0], floats = n * STACK * y_stride;
+    float *sum = new_floats(floats);
+    for (size_t from = 0; from < columns; from += 256) {
+        weft_tensor brick = columns_of(t, from, columns - from < 256 ? columns - from : 256);
+        device d;
+        weft_weight *w = NULL;
+        weft_error err;
+        assert_true(open_device(&d, "scalar", 1));
+        assert_int_equal(d.ops->weight_new(d.b, &brick, &w, &err), WEFT_OK);
+        assert_int_equal(d.ops->reserve(d.b, n, columns, &err), WEFT_OK);
+        clear(sum, floats);
+        d.ops->matmul_heads(d.b, w, x + from, x_stride, n, sum, y_stride);
+        for (size_t i = 0; i < floats; i++) y[i] = from == 0 ? sum[i] : y[i] + sum[i];
+        d.ops->weight_free(w);
+        weft_cpu_backend_free(d.b);
+        free_tensor(&brick);
+    }
+    free(sum);
+}
+
+/* A matrix for each head. What lies between the rows of y, NaN here, is left alone. */
+static void check_heads(size_t format, size_t rows, size_t columns, size_t n, rng *r)
+{
+    const size_t x_stride = columns + 5, y_stride = rows + 3, floats = n * STACK * y_stride;
+    size_t bytes;
+    weft_tensor t = random_stack(types[format], rows, columns, r);
+    uint8_t *w = packed_stack(&t, &bytes);
+    float *x = random_floats(n * STACK * x_stride, r), *want = new_floats(floats), *y = new_floats(floats);
+    activations act = quantised(x, n * STACK, columns, x_stride);
+    heads_twin(&t, x, x_stride, n, want, y_stride);
+    for (size_t way = 0; way < WAYS; way++) {
+        if (!takes(way, format)) continue;
+        FOR_EACH_ORDER(order)
+        {
+            weft_cuda_matmul_args a = {.w = {{w, NULL, y, (uint32_t)rows}}, .q = act.q, .block = act.block, .x = x,
+                                       .stack_bytes = {bytes, bytes}, .n = (uint32_t)n, .columns = (uint32_t)columns,
+                                       .x_stride = (uint32_t)x_stride, .y_stride = (uint32_t)y_stride, .n_w = 1,
+                                       .stack = STACK};
+            clear(y, floats);
+            multiply(ways[way].kind, format, ways[way].width, &a);
+            assert_bits(names[format], floats, y, want);
+        }
+    }
+    drop(&act);
+    free(y);
+    free(want);
+    free(x);
+    free(w);
+    free_tensor(&t);
+}
+
+static void test_heads(void **state)
+{
+    static const struct {
+        size_t rows, columns, n;
+    } sizes[] = {{20, 256, 4}, {33, 512, 1}, {16, 96, 9}, {1, 37, 2}};
+    rng r = {24};
+    for (size_t f = 0; f < N_FORMATS; f++)
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+            size_t bytes;
+            if (sizes[s].columns % block_of(types[f], &bytes) == 0)
+                check_heads(f, sizes[s].rows, sizes[s].columns, sizes[s].n, &r);
+        }
+}
+
+/* Experts: lists say which rows meet which matrix. */
+static void test_runs(void **state)
+{
+    enum { ROWS = 20, COLUMNS = 256, N = 4, LISTED = 5 };
+    static const uint32_t x_row[LISTED] = {2, 0, 3, 1, 2}, y_row[LISTED] = {4, 0, 1, 3, 2};
     static const weft_cuda_run run[] = {{2, 0, 3}, {0, 0, 0}, {1, 3, 2}};
     rng r = {22};
     for (size_t f = 0; f < N_FORMATS; f++) {
-        weft_tensor t[HEADS];
-        weft_cuda_format format;
-        assert_true(weft_cuda_format_of(types[f], &format));
-        const size_t bytes = weft_cuda_weight_bytes(format, COLUMNS, ROWS);
-        uint8_t *w = new_bytes(HEADS * bytes);
-        float *x = random_floats(N * HEADS * COLUMNS, &r), want[ROWS], y[N * HEADS * Y_STRIDE];
-        for (int h = 0; h < HEADS; h++) {
-            t[h] = random_tensor(types[f], ROWS, COLUMNS, false, &r);
-            weft_cuda_weight_pack(types[f], COLUMNS, 0, ROWS, t[h].data, w + (size_t)h * bytes);
-        }
-        activations act = quantised(x, N * HEADS, COLUMNS);
+        size_t bytes;
+        weft_tensor t = random_stack(types[f], ROWS, COLUMNS, &r);
+        uint8_t *w = packed_stack(&t, &bytes);
+        float *x = random_floats(N * COLUMNS, &r), want[ROWS], y[LISTED * ROWS];
+        activations act = quantised(x, N, COLUMNS, COLUMNS);
         for (size_t way = 0; way < WAYS; way++) {
-            if (!takes(way, f)) continue;
-            weft_cuda_matmul_args a = {.w = {{w, NULL, y, ROWS}}, .q = act.q, .block = act.block, .x = x,
-                                       .stack_bytes = {bytes, bytes}, .n = N, .columns = COLUMNS,
-                                       .x_stride = COLUMNS, .y_stride = Y_STRIDE, .n_w = 1,
-                                       .stack = HEADS};
-            clear(y, N * HEADS * Y_STRIDE);
+            if (!takes(way, f) || ways[way].width < 3) continue; /* these runs are of up to 3 */
+            weft_cuda_matmul_args a = {.w = {{w, NULL, y, ROWS}}, .q = act.q, .block = act.block, .x = x, .run = run,
+                                       .x_row = x_row, .y_row = y_row, .stack_bytes = {bytes, bytes}, .n = N,
+                                       .columns = COLUMNS, .x_stride = COLUMNS, .n_w = 1, .n_run = 3, .stack = 1};
+            clear(y, LISTED * ROWS);
             multiply(ways[way].kind, f, ways[way].width, &a);
-            for (int i = 0; i < N * HEADS; i++) {
-                twin(&t[i % HEADS], x + i * COLUMNS, 1, want);
-                assert_bits("stack", ROWS, y + i * Y_STRIDE, want);
-                assert_true(isnan(y[i * Y_STRIDE + ROWS])); /* what lies between is left alone */
-            }
-            if (ways[way].width < 3) continue; /* these runs are of up to 3 */
-            a.stack = 1;
-            a.run = run;
-            a.n_run = 3;
-            a.x_row = x_row;
-            a.y_row = y_row;
-            clear(y, N * HEADS * Y_STRIDE);
-            multiply(ways[way].kind, f, ways[way].width, &a);
-            for (int i = 0; i < 5; i++) {
-                twin(&t[i < 3 ? 2 : 1], x + x_row[i] * COLUMNS, 1, want);
-                assert_bits("run", ROWS, y + y_row[i] * Y_STRIDE, want);
+            for (int i = 0; i < LISTED; i++) {
+                weft_tensor one = t;
+                one.data = (const uint8_t *)t.data + (size_t)(i < 3 ? 2 : 1) * ROWS * cpu_row_bytes(t.type, COLUMNS);
+                one.dim[2] = 1;
+                twin(&one, x + x_row[i] * COLUMNS, 1, want);
+                assert_bits("run", ROWS, y + y_row[i] * ROWS, want);
             }
         }
         drop(&act);
-        for (int h = 0; h < HEADS; h++) free_tensor(&t[h]);
         free(x);
         free(w);
+        free_tensor(&t);
     }
 }
 
@@ -472,8 +547,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_quantise), cmocka_unit_test(test_split),    cmocka_unit_test(test_products),
-        cmocka_unit_test(test_limits),   cmocka_unit_test(test_together), cmocka_unit_test(test_stack),
-        cmocka_unit_test(test_types),    cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_limits),   cmocka_unit_test(test_together), cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_runs),     cmocka_unit_test(test_types),    cmocka_unit_test(test_embed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,11 +14,15 @@ static int start(void **state)
     return 0;
 }
 
+static const weft_sampler sampler = {.temperature = 1, .top_k = 40, .top_p = 0.9, .repeat_penalty = 1};
+
+/* Steps draw on the device. */
 static weft_status evaluate(weft_timeline *t, const int32_t *ids, weft_error *err)
 {
     weft_status e = weft_timeline_evaluate(t, NULL, NULL, err);
     for (int i = 0; i < STEPS && !e; i++) {
         e = weft_timeline_append(t, &ids[i], 1, err);
+        weft_timeline_will_draw(t, &sampler, NULL);
         if (!e) e = weft_timeline_evaluate(t, NULL, NULL, err);
     }
     return e;
@@ -90,6 +94,7 @@ static void test_again(void **state)
     enum { FIRST = 2, N = 5 };
     int32_t *ids = some_ids(N + STEPS, 1024);
     uint8_t want[WEFT_DIGEST_BYTES], got[WEFT_DIGEST_BYTES];
+    int32_t drawn = -1;
     mock_cuda_run = weft_shim_launch;
     weft_model *model = gpu_open(agent_path(), "cuda:0,1", 64);
     for (long at = 0, failed = 1; failed; at += STRIDE) {
@@ -101,10 +106,15 @@ static void test_again(void **state)
         mock_cuda_config_now.fail_result = ANY_ERROR;
         for (size_t i = FIRST; i < N; i++) {
             CHECK(weft_timeline_append(t, &ids[i], 1, err));
+            weft_timeline_will_draw(t, &sampler, NULL);
             if (weft_timeline_evaluate(t, NULL, NULL, NULL)) CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
         }
         weft_blake2b_of(NULL, 0, weft_timeline_logits(t), 1024 * sizeof(float), got);
-        if (at == 0) memcpy(want, got, sizeof want); /* undisturbed */
+        if (at == 0) { /* undisturbed */
+            memcpy(want, got, sizeof want);
+            drawn = t->announced.id;
+        }
+        assert_true(drawn >= 0 && t->announced.id == drawn);
         assert_memory_equal(want, got, sizeof want);
         failed = at == 0 || mock_cuda_counted.failed;
         mock_cuda_config_now.fail_at = 0;

@@ -14,11 +14,13 @@ static int start(void **state)
 
 /* ---- calls ---- */
 
-static mock_cuda_counts counts_of_step(weft_timeline *t, int32_t id)
+/* sampler: announced, if there is one. */
+static mock_cuda_counts counts_of_step(weft_timeline *t, int32_t id, const weft_sampler *sampler)
 {
     const mock_cuda_counts before = mock_cuda_counted;
     mock_cuda_counts now;
     CHECK(weft_timeline_append(t, &id, 1, err));
+    if (sampler) weft_timeline_will_draw(t, sampler, NULL);
     CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
     now = mock_cuda_counted;
     long *const d[] = {&now.kernels, &now.graphs, &now.copies_in, &now.copies_out, &now.copies_within,
@@ -32,25 +34,27 @@ static mock_cuda_counts counts_of_step(weft_timeline *t, int32_t id)
     return now;
 }
 
-/* One launch and one synchronisation a token; every 64 tokens a page is made and one goes out. */
-static void test_calls_of_decode(void **state)
+/* One launch and one synchronisation a token, drawn on the device or not; every 64 tokens a page is made and one goes
+ * out. */
+static void check_calls_of_decode(const weft_sampler *sampler)
 {
+    const int draws = sampler != NULL;
     weft_model *model = gpu_open(agent_path(), "cuda", 64);
     weft_timeline *t = NULL;
     int32_t *ids = some_ids(130, 1024);
     CHECK(weft_timeline_open(&t, model, NULL, ids, 70, err));
     CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
     for (int i = 70; i < 250; i++) {
-        const mock_cuda_counts c = counts_of_step(t, ids[i % 130]);
+        const mock_cuda_counts c = counts_of_step(t, ids[i % 130], sampler);
         const bool begins = i % 64 == 0, ends = i % 64 == 63;
         if (i == 70) assert_int_equal(c.captures, 1);
         if (i > 70) assert_int_equal(c.captures, 0);
         assert_int_equal(c.graphs, 1);
         assert_int_equal(c.direct, 0);
         assert_int_equal(c.synchronisations, 1);
-        assert_int_equal(c.copied_in_graphs, 3); /* rows and x in, logits out */
+        assert_int_equal(c.copied_in_graphs, 3 + draws); /* rows and x in, logits out, an id out */
         assert_int_equal(c.copies_in, 2 + begins); /* its address, into the table */
-        assert_int_equal(c.copies_out, 1 + ends);
+        assert_int_equal(c.copies_out, 1 + draws + ends);
         assert_int_equal(c.copies_within, begins); /* zeros */
         assert_int_equal(c.unpinned_out, 0);
         assert_int_equal(c.allocations, 0);
@@ -60,6 +64,14 @@ static void test_calls_of_decode(void **state)
     weft_timeline_close(t);
     weft_model_close(model);
     assert_nothing_left();
+}
+
+static const weft_sampler plain = {.temperature = 0.8, .top_p = 1, .repeat_penalty = 1, .seed = 3};
+
+static void test_calls_of_decode(void **state)
+{
+    check_calls_of_decode(NULL);
+    check_calls_of_decode(&plain);
 }
 
 /* Of n GPUs each launches its part; the residual stream crosses n - 1 times; still one wait. */
@@ -72,8 +84,8 @@ static void test_calls_on_several_gpus(void **state)
     assert_string_equal(weft_model_get_info(model)->backend, "cuda-8.0-x3");
     CHECK(weft_timeline_open(&t, model, NULL, ids, 70, err));
     CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
-    (void)counts_of_step(t, 1);
-    const mock_cuda_counts c = counts_of_step(t, 2);
+    (void)counts_of_step(t, 1, &plain);
+    const mock_cuda_counts c = counts_of_step(t, 2, &plain);
     assert_int_equal(c.graphs, 3);
     assert_int_equal(c.direct, 0);
     assert_int_equal(c.copies_across, 2);
@@ -252,6 +264,265 @@ static void test_latent(void **state)
     free(own);
 }
 
+/* ---- draws ---- */
+
+enum { DRAWN = 10, WORDS = 1024 / 32 };
+
+/* A mask that changes from position to position. */
+static weft_mask mask_at(int64_t position, uint32_t allowed[WORDS])
+{
+    for (size_t i = 0; i < WORDS; i++) allowed[i] = (uint32_t)(i + 1) * 2654435761u * (uint32_t)position;
+    return (weft_mask){allowed, 0};
+}
+
+/* Ids drawn behind a few, announced or not. *out_device: how many of them the device drew. */
+static void draw_run(weft_model *model, const weft_sampler *sampler, bool masked, bool announced, int32_t *out,
+                     int *out_device)
+{
+    weft_timeline *t = NULL;
+    int32_t *ids = some_ids(5, 1024);
+    uint32_t allowed[WORDS];
+    *out_device = 0;
+    CHECK(weft_timeline_open(&t, model, NULL, ids, 5, err));
+    for (int i = 0; i < DRAWN; i++) {
+        const weft_mask mask = mask_at(weft_timeline_length(t), allowed);
+        if (announced) weft_timeline_will_draw(t, sampler, masked ? &mask : NULL);
+        memset(allowed, 0, sizeof allowed); /* it was copied */
+        CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
+        *out_device += t->announced.id >= 0;
+        (void)mask_at(weft_timeline_length(t), allowed);
+        CHECK(weft_timeline_sample(t, sampler, masked ? &mask : NULL, &out[i], NULL, err));
+        if (t->announced.id >= 0) assert_int_equal(out[i], t->announced.id);
+        CHECK(weft_timeline_append(t, &out[i], 1, err));
+    }
+    free(ids);
+    weft_timeline_close(t);
+}
+
+/* The ids are those of the host, whatever is announced; the penalty stays with it. */
+static void check_draws(const char *engine)
+{
+    static const weft_sampler samplers[] = {
+        {.temperature = 0, .top_p = 1, .repeat_penalty = 1},
+        {.temperature = 1.5, .top_p = 1, .repeat_penalty = 1, .seed = 5},
+        {.temperature = 2, .top_k = 20, .top_p = 0.9, .min_p = 0.01, .repeat_penalty = 1, .seed = 6},
+        {.temperature = 1, .top_p = 0.9, .repeat_penalty = 1.2, .seed = 7},
+    };
+    weft_model *model = gpu_open(agent_path(), engine, 64);
+    for (size_t i = 0; i < sizeof samplers / sizeof *samplers; i++)
+        for (int masked = 0; masked < 2; masked++) {
+            int32_t want[DRAWN], got[DRAWN];
+            int on_device;
+            draw_run(model, &samplers[i], masked, false, want, &on_device);
+            assert_int_equal(on_device, 0);
+            draw_run(model, &samplers[i], masked, true, got, &on_device);
+            assert_int_equal(on_device, samplers[i].repeat_penalty == 1 ? DRAWN : 0);
+            assert_memory_equal(got, want, sizeof want);
+        }
+    weft_model_close(model);
+    assert_nothing_left();
+}
+
+static void test_draws(void **state)
+{
+    mock_cuda_run = weft_shim_launch;
+    mock_cuda_config_now.gpus = 2;
+    check_draws("cuda:0");
+    check_draws("cuda:1,0");
+}
+
+static int32_t sampled(const weft_timeline *t, const weft_sampler *sampler, const weft_mask *mask)
+{
+    int32_t id;
+    CHECK(weft_timeline_sample(t, sampler, mask, &id, NULL, err));
+    return id;
+}
+
+/* What was announced otherwise, or for another position, is drawn on the host. A wrong id stands for the device's, which
+ * shows who draws. */
+static void test_announced_otherwise(void **state)
+{
+    enum { WRONG = 1023 };
+    weft_sampler sampler = {.temperature = 0, .top_p = 1, .repeat_penalty = 1}, other = sampler;
+    uint32_t allowed[WORDS], others[WORDS];
+    const weft_mask mask = mask_at(77, allowed), different = mask_at(77, others);
+    int32_t *ids = some_ids(6, 1024), id;
+    float logprob;
+    weft_timeline *t = NULL, *fork = NULL;
+    mock_cuda_run = weft_shim_launch;
+    weft_model *model = gpu_open(agent_path(), "cuda", 64);
+    CHECK(weft_timeline_open(&t, model, NULL, ids, 5, err));
+    weft_timeline_will_draw(t, &sampler, &mask);
+    CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
+    const int32_t right = t->announced.id;
+    assert_int_not_equal(right, WRONG);
+    t->announced.id = WRONG;
+    assert_int_equal(sampled(t, &sampler, &mask), WRONG);
+    assert_int_equal(sampled(t, &sampler, &different), WRONG); /* the same ids */
+    CHECK(weft_timeline_sample(t, &sampler, &mask, &id, &logprob, err));
+    assert_int_equal(id, right);
+    others[WORDS - 1] ^= 1u << 30; /* of an id that is not drawn */
+    assert_int_equal(sampled(t, &sampler, &different), right);
+    assert_int_not_equal(sampled(t, &sampler, NULL), WRONG);
+    const weft_sampler changed[] = {
+        {.temperature = 1e-9, .top_p = 1, .repeat_penalty = 1}, {.top_k = 1, .top_p = 1, .repeat_penalty = 1},
+        {.top_p = 0.5, .repeat_penalty = 1}, {.top_p = 1, .min_p = 0.5, .repeat_penalty = 1},
+        {.top_p = 1, .repeat_penalty = 1, .seed = 1}};
+    for (size_t i = 0; i < sizeof changed / sizeof *changed; i++)
+        assert_int_equal(sampled(t, &changed[i], &mask), right);
+    other.repeat_penalty = 1.5;
+    assert_int_not_equal(sampled(t, &other, &mask), WRONG);
+    CHECK(weft_timeline_fork(&fork, t, 5, NULL, err));
+    assert_int_equal(sampled(fork, &sampler, &mask), right);
+    weft_timeline_close(fork);
+    /* the next position, not announced */
+    CHECK(weft_timeline_append(t, &ids[5], 1, err));
+    CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
+    assert_int_equal(t->announced.id, -1);
+    assert_int_not_equal(sampled(t, &sampler, &mask), WRONG);
+    free(ids);
+    weft_timeline_close(t);
+    weft_model_close(model);
+}
+
+/* A guess that was right needs no evaluation, and the next draw is of its own row. */
+static void test_draw_behind_a_guess(void **state)
+{
+    int32_t want[DRAWN], *ids = some_ids(5, 1024);
+    int on_device;
+    weft_timeline *t = NULL;
+    mock_cuda_run = weft_shim_launch;
+    weft_model *model = gpu_open(agent_path(), "cuda", 64);
+    draw_run(model, &plain, false, false, want, &on_device);
+    assert_int_not_equal(want[0], want[1]);
+    CHECK(weft_timeline_open(&t, model, NULL, ids, 5, err));
+    weft_timeline_propose(t, want, 1);
+    weft_timeline_will_draw(t, &plain, NULL);
+    CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
+    assert_int_equal(t->announced.id, want[0]);
+    CHECK(weft_timeline_append(t, want, 1, err));
+    assert_int_equal(weft_timeline_pending(t), 0);
+    assert_int_equal(sampled(t, &plain, NULL), want[1]);
+    free(ids);
+    weft_timeline_close(t);
+    weft_model_close(model);
+}
+
+/* What the device says of a draw that is not to be had from it. */
+static weft_cuda_drawn said;
+static int say(const char *name, const uint32_t grid[3], const uint32_t block[3], uint32_t shared, const void *args,
+               size_t bytes)
+{
+    const int result = weft_shim_launch(name, grid, block, shared, args, bytes);
+    if (strcmp(name, "weft_cuda_sample_pick") == 0) *((const weft_cuda_sample_args *)args)->out = said;
+    return result;
+}
+
+static void test_left_to_the_host(void **state)
+{
+    static const weft_cuda_drawn say_so[] = {{WEFT_CUDA_NOT_DRAWN, 1}, {-1, 1}, {7, 0}};
+    int32_t want[DRAWN];
+    int on_device;
+    mock_cuda_run = weft_shim_launch;
+    weft_model *model = gpu_open(agent_path(), "cuda", 64);
+    draw_run(model, &plain, false, false, want, &on_device);
+    mock_cuda_run = say;
+    for (size_t i = 0; i < sizeof say_so / sizeof *say_so; i++) {
+        int32_t got[DRAWN];
+        said = say_so[i];
+        draw_run(model, &plain, false, true, got, &on_device);
+        assert_int_equal(on_device, 0);
+        assert_memory_equal(got, want, sizeof want);
+    }
+    weft_model_close(model);
+}
+
+/* Which passes have something to draw: those with rows, of a vocabulary that kernels take, if it was announced. */
+static void test_which_passes_draw(void **state)
+{
+    int32_t id;
+    const weft_draw draw[] = {{0}, {&plain, NULL, 5, &id}, {0}};
+    cuda_backend *b = calloc(1, sizeof *b);
+    weft_pass pass = {.n = 3, .n_want = 3, .from = 0, .n_logits = 3, .draw = draw};
+    b->places.n_vocab = WEFT_CUDA_VOCAB;
+    assert_true(cuda_draws(b, &pass));
+    b->places.n_vocab++;
+    assert_false(cuda_draws(b, &pass));
+    b->places.n_vocab = 100;
+    pass.n_logits = 1;
+    assert_false(cuda_draws(b, &pass));
+    pass.from = 1;
+    assert_true(cuda_draws(b, &pass));
+    pass.n = 0;
+    assert_false(cuda_draws(b, &pass));
+    pass.n = 3;
+    pass.draw = NULL;
+    assert_false(cuda_draws(b, &pass));
+    free(b);
+}
+
+/* What cannot be drawn is refused with the host's words, announced or not. */
+static void test_refused(void **state)
+{
+    static const weft_sampler good = {.temperature = 1, .top_p = 1, .repeat_penalty = 1},
+                              bad = {.temperature = 1, .top_p = 2, .repeat_penalty = 1};
+    static const uint32_t nothing[WORDS] = {0};
+    const weft_mask none = {nothing, 0};
+    int32_t *ids = some_ids(5, 1024), id;
+    weft_error why;
+    mock_cuda_run = weft_shim_launch;
+    weft_model *model = gpu_open(agent_path(), "cuda", 64);
+    for (int i = 0; i < 2; i++) {
+        weft_timeline *t = NULL;
+        CHECK(weft_timeline_open(&t, model, NULL, ids, 5, err));
+        weft_timeline_will_draw(t, i ? &bad : &good, i ? NULL : &none);
+        CHECK(weft_timeline_evaluate(t, NULL, NULL, err));
+        assert_int_equal(weft_timeline_sample(t, i ? &bad : &good, i ? NULL : &none, &id, NULL, &why),
+                         i ? WEFT_E_USAGE : WEFT_E_INVALID);
+        weft_timeline_close(t);
+    }
+    free(ids);
+    weft_model_close(model);
+}
+
+/* Timelines of one step: one announces, one does not, one guesses too: its rows behind the first are the host's. */
+static void test_draws_of_a_batch(void **state)
+{
+    enum { N = 3, STEPS = 4 };
+    weft_timeline *t[N], *alone[N];
+    weft_step_item item[N];
+    int32_t *ids = some_ids(20, 1024);
+    mock_cuda_run = weft_shim_launch;
+    weft_model *model = gpu_open(agent_path(), "cuda", 64);
+    for (int i = 0; i < N; i++) {
+        CHECK(weft_timeline_open(&t[i], model, NULL, ids + 3 * i, 4 + (size_t)i, err));
+        CHECK(weft_timeline_open(&alone[i], model, NULL, ids + 3 * i, 4 + (size_t)i, err));
+    }
+    for (int step = 0; step < STEPS; step++) {
+        for (int i = 0; i < N; i++) {
+            if (i != 1) weft_timeline_will_draw(t[i], &plain, NULL);
+            if (i == 2) weft_timeline_propose(t[i], ids, 2);
+            item[i] = (weft_step_item){.timeline = t[i]};
+        }
+        weft_step(item, N);
+        for (int i = 0; i < N; i++) {
+            assert_int_equal(item[i].status, WEFT_OK);
+            CHECK(weft_timeline_evaluate(alone[i], NULL, NULL, err));
+            assert_int_equal(t[i]->announced.id >= 0, i != 1);
+            const int32_t id = sampled(t[i], &plain, NULL);
+            assert_int_equal(id, sampled(alone[i], &plain, NULL));
+            CHECK(weft_timeline_append(t[i], &id, 1, err));
+            CHECK(weft_timeline_append(alone[i], &id, 1, err));
+        }
+    }
+    for (int i = 0; i < N; i++) {
+        weft_timeline_close(t[i]);
+        weft_timeline_close(alone[i]);
+    }
+    free(ids);
+    weft_model_close(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -262,6 +533,13 @@ int main(void)
         cmocka_unit_test_setup(test_families, start),
         cmocka_unit_test(test_unknown_type),
         cmocka_unit_test_setup(test_latent, start),
+        cmocka_unit_test_setup(test_draws, start),
+        cmocka_unit_test_setup(test_announced_otherwise, start),
+        cmocka_unit_test_setup(test_draw_behind_a_guess, start),
+        cmocka_unit_test_setup(test_left_to_the_host, start),
+        cmocka_unit_test_setup(test_which_passes_draw, start),
+        cmocka_unit_test_setup(test_refused, start),
+        cmocka_unit_test_setup(test_draws_of_a_batch, start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
