@@ -105,7 +105,7 @@ static void describe(const weft_model_info *info, const char *sha256, const char
                  info->file_experts, (double)info->pool_bytes / 1e6);
     printf(
         "name          %s\npath          %s\nSHA-256       %s\narchitecture  %s\nquantisation  %s\n"
-        "parameters    %.0f M\nvocabulary    %lld\nlayers        %lld\nwidth         %lld\nheads   "
+        "parameters    %.0f M\nvocabulary    %lld\nlayers        %lld%s\nwidth         %lld\nheads   "
         "      %lld (%lld KV)\n"
         "context       %lld\ntokenizer     %s %s\ndialect       %s\nfile          %.0f MB\n"
         "memory        %.0f MB of weights, %.0f MB of them left in the file%s\n"
@@ -113,6 +113,7 @@ static void describe(const weft_model_info *info, const char *sha256, const char
         "disk          %.1f MB per 1,000 tokens, shared by forks and runs with the same beginning\n",
         info->name, info->path, sha256, info->architecture, info->quantisation,
         (double)info->n_params / 1e6, (long long)info->n_vocab, (long long)info->n_layer,
+        info->n_predict ? ", and one that guesses ahead (--draft)" : "",
         (long long)info->n_embd, (long long)info->n_head, (long long)info->n_head_kv,
         (long long)info->context_length, info->tokenizer, info->pre, dialect,
         (double)info->file_bytes / 1e6, (double)(info->weight_bytes + info->mapped_bytes) / 1e6,
@@ -160,6 +161,7 @@ weft_status cmd_model_info(const weft_options *o, int *exit_code, weft_error *er
             weft_json_add_int(out, "parameters", info->n_params);
             weft_json_add_int(out, "vocabulary", info->n_vocab);
             weft_json_add_int(out, "layers", info->n_layer);
+            weft_json_add_int(out, "prediction_layers", info->n_predict);
             weft_json_add_int(out, "width", info->n_embd);
             weft_json_add_int(out, "heads", info->n_head);
             weft_json_add_int(out, "kv_heads", info->n_head_kv);

@@ -75,6 +75,7 @@ typedef struct weft_model_info {
     const char *backend;       /* "cpu-avx512", "cuda-9.0", "cuda-9.0-x2" */
     int threads;               /* 0: of no meaning for the backend */
     int64_t n_params, n_vocab, n_layer, n_embd, n_head, n_head_kv, context_length, context;
+    int64_t n_predict; /* layers beside n_layer that guess further tokens: 0 or 1 */
     size_t file_bytes, weight_bytes; /* on disk; in memory after repacking */
     size_t mapped_bytes;             /* of weights that stay in the file */
     size_t pool_bytes, pool_experts; /* of memory for those of the file's experts that are worth it */

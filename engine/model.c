@@ -374,6 +374,7 @@ static void describe_shape(weft_model *m)
 {
     weft_model_info *info = &m->info;
     info->n_layer = m->h.n_layer;
+    info->n_predict = m->predicts;
     info->n_embd = m->h.n_embd;
     info->n_head = m->h.n_head;
     info->n_head_kv = m->h.n_head_kv;

@@ -87,6 +87,8 @@ static void compare_guesses(const variant *v)
     double logits[VOCAB], before[EMBD], own[EMBD], hidden[EMBD], margin;
     int compared = 0;
     assert_null(weft_model_unused_notice(model));
+    assert_int_equal(weft_model_get_info(model)->n_predict, 1);
+    assert_int_equal(weft_model_get_info(model)->n_layer, LAYERS);
     fill(ids, N_IDS);
     *r = (reference){.w = g.w, .v = v};
     CHECK(weft_timeline_open(&t, model, NULL, ids, SHOWN, err));
