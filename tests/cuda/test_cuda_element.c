@@ -23,7 +23,7 @@ static void test_rms_norm(void **state)
                 a.x = y;
             }
             LAUNCH("rms_norm", a, weft_cuda_rms_norm_launch(&a));
-            if (order == 0) memcpy(first, y, ROWS * dim * sizeof *y);
+            if (order == FIRST_ORDER) memcpy(first, y, ROWS * dim * sizeof *y);
             assert_bits("rms_norm, in another order", ROWS * dim, y, first);
             for (size_t row = 0; row < ROWS; row++) {
                 cpu_kernels_scalar.rms_norm(x + row * dim, w, 1e-6f, dim, want);
@@ -58,7 +58,7 @@ static void test_layer_norm(void **state)
             weft_cuda_layer_norm_args a = {x, w, bias, y, 1e-6f, ROWS, dim};
             clear(y, n);
             LAUNCH("layer_norm", a, weft_cuda_layer_norm_launch(&a));
-            if (order == 0) memcpy(first, y, n * sizeof *y);
+            if (order == FIRST_ORDER) memcpy(first, y, n * sizeof *y);
             assert_bits("layer_norm, in another order", n, y, first);
         }
         for (size_t row = 0; row < ROWS; row++) { /* the bound of kernels.h */
