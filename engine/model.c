@@ -289,9 +289,9 @@ static weft_status note_unused(weft_model *m, weft_error *err)
     }
     if (bytes > 0 &&
         asprintf(&m->unused_notice,
-                 "the file has %s for multi-token prediction that %s not used: %zu MiB are not loaded",
-                 m->predicts ? "further layers" : "a layer", m->predicts ? "are" : "is (--engine cpu uses it)",
-                 (bytes + (1 << 20) - 1) >> 20) < 0) {
+                 "the file has %s for multi-token prediction that %s: %zu MiB are not loaded",
+                 m->predicts ? "further layers" : "a layer",
+                 m->predicts ? "are not used" : "is not used on a GPU (--engine cpu uses it)", (bytes + (1 << 20) - 1) >> 20) < 0) {
         m->unused_notice = NULL;
         return weft_fail(err, WEFT_E_MEMORY, "weights: out of memory");
     }

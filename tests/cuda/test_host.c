@@ -1,6 +1,7 @@
 /* The CUDA backend's host side: what a pass costs in calls of the driver, and whole models through it, with the
  * kernels under the shim. */
 #include "tests/cuda/host_test.h"
+#include "tests/engine/mla_model.h"
 
 #include "engine/cuda/cuda.h"
 
@@ -523,6 +524,24 @@ static void test_draws_of_a_batch(void **state)
     weft_model_close(model);
 }
 
+/* A layer that predicts is left out, and that is said; what the model computes is the CPU's, which uses it. */
+static void test_prediction_is_left_out(void **state)
+{
+    static const variant v = {.heads = 4, .q_lora = 24, .shared = 1, .dense = 1, .sigmoid = true, .predictions = 1, .indexer = true};
+    char *dir = make_temp_dir(), *path = weft_path_join(dir, "random.gguf");
+    mock_cuda_run = weft_shim_launch;
+    writer_free(new_mla(&v, path));
+    weft_model *model = model_open(path, &(weft_engine_options){.engine = "cuda"});
+    const char *notice = weft_model_unused_notice(model);
+    if (!notice || !strstr(notice, "is not used") || !strstr(notice, "--engine cpu")) fail_msg("said: %s", notice);
+    assert_int_equal(weft_model_get_info(model)->n_predict, 0);
+    weft_model_close(model);
+    const double far = compare_with_cpu(path, WEFT_KV_F32, 24, VOCAB);
+    if (far > 1e-4) fail_msg("%g from the CPU's logits", far);
+    free(path);
+    remove_temp_dir(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -530,6 +549,7 @@ int main(void)
         cmocka_unit_test_setup(test_calls_on_several_gpus, start),
         cmocka_unit_test_setup(test_same_bits, start),
         cmocka_unit_test_setup(test_against_cpu, start),
+        cmocka_unit_test_setup(test_prediction_is_left_out, start),
         cmocka_unit_test_setup(test_families, start),
         cmocka_unit_test(test_unknown_type),
         cmocka_unit_test_setup(test_latent, start),
