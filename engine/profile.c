@@ -82,7 +82,7 @@ static enum row row_of(const weft_model *m, const weft_weight *w)
         if (w == layer->down || w == layer->shared_down) return DOWN;
         if (w == layer->router) return ROUTER;
     }
-    return OUTPUT;
+    return w == m->prediction.join ? QKV : OUTPUT; /* the join is there for the keys of a layer */
 }
 
 static void embed(weft_backend *b, const weft_tensor *table, const int32_t *ids, size_t n,
