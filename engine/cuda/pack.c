@@ -1,5 +1,6 @@
 /* GGUF rows -> bricks of the device (kernels.h draws them). Every bit of the file is kept, only its place changes
- * (some types gain bits: pack_codes.c, pack_grids.c). Host code: it runs at load, for runs of tiles, into a buffer that is then copied to the device. */
+ * (some types gain bits: pack_codes.c, pack_grids.c). Host code: it runs at load, for runs of tiles, into a
+ * buffer that is then copied to the device. */
 #include "engine/cuda/pack.h"
 
 #include "engine/cpu/half.h"
